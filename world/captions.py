@@ -5,7 +5,7 @@ Synonyms and indirect wordings stand in for a name in about two fifths. What a c
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from unconcept.worlds.scenes import Relation, SceneWords, count_phrase, one_phrase, pair_phrase, scene_caption
@@ -59,6 +59,11 @@ class Captions:
     pairs: float = PAIRS
     everything: bool = False
     """Also held-out pairs: judges know what the model never saw."""
+
+    @cached_property
+    def whole(self) -> "Captions":
+        """The same with nothing left out."""
+        return replace(self, without=frozenset()) if self.without else self
 
     @cached_property
     def objects(self) -> list[ConceptEntry]:

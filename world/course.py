@@ -34,6 +34,11 @@ from .scenes import RUNGS
 from .score import jury, rates, verdicts
 
 ROUNDS = Path(__file__).parent / "rounds"
+ROUND_MODELS: dict[str, tuple[Path, type]] = {  # Folder of a stage's network in the rounds, and its class.
+    "vae": (Path("vae"), AutoencoderKL),
+    "clip": (Path("text/text_encoder"), CLIPTextModel),
+    "t5": (Path("t5/text_encoder_2"), T5EncoderModel),
+}
 CLIMB = 0.9
 MANY = 10**7  # steps: the time decides
 ASKED = 100  # captions, to choose by
@@ -134,22 +139,24 @@ def take_rounds(place: Place, record: Record, artwork: Artwork, rounds: Path = R
 
     They must stand on this artwork, the text encoders on these tables too.
     """
-    for stage, folder, model, wanted in (
-        ("vae", Path("vae"), AutoencoderKL, artwork.hash),
-        ("clip", Path("text/text_encoder"), CLIPTextModel, world_hash(artwork)),
-        ("t5", Path("t5/text_encoder_2"), T5EncoderModel, world_hash(artwork)),
-    ):
-        begun = rounds / folder.parts[0]
-        told = begun / "round.json"
-        if record.is_complete(stage) or not told.exists():
-            continue
-        if json.loads(told.read_text(encoding="utf-8"))["stands_on"] == wanted:
-            goal = place.state / ("vae" if stage == "vae" else "text")
-            shutil.copytree(begun, goal, dirs_exist_ok=True)
-            whole = model.from_pretrained(rounds / folder, dtype=torch.float32)
-            whole.save_pretrained(goal / folder.relative_to(begun.name))
+    for stage in ROUND_MODELS:
+        if not record.is_complete(stage) and take_round(place.state, stage, artwork, rounds):
             record.finish(stage)
-            print(f"{stage}: taken from {rounds.name}/{begun.name}", flush=True)
+
+
+def take_round(state: Path, stage: str, artwork: Artwork, rounds: Path = ROUNDS) -> bool:
+    """Copy what a round left of a stage into a state folder, in float32; whether it is there and fits."""
+    folder, model = ROUND_MODELS[stage]
+    begun = rounds / folder.parts[0]
+    told = begun / "round.json"
+    wanted = artwork.hash if stage == "vae" else world_hash(artwork)
+    if not told.exists() or json.loads(told.read_text(encoding="utf-8"))["stands_on"] != wanted:
+        return False
+    goal = state / ("vae" if stage == "vae" else "text")
+    shutil.copytree(begun, goal, dirs_exist_ok=True)
+    model.from_pretrained(rounds / folder, dtype=torch.float32).save_pretrained(goal / folder.relative_to(begun.name))
+    print(f"{stage}: taken from {rounds.name}/{begun.name}", flush=True)
+    return True
 
 
 def run_once(course: Course, stage: str) -> bool:

@@ -18,6 +18,7 @@ from diffusers import (
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -95,18 +96,20 @@ def noise_loss(predict: nn.Module, pools: Pools, step: int, generator: torch.Gen
 
 def train(place: Place, plan: Plan, captions: Captions, supply: Supply, begin: Path | None, out: Path) -> bool:
     """Train on one rung and write the stock pipeline folder; whether the plan is complete."""
-    torch.manual_seed(plan.seed)
     vae = load_vae(place.state / "vae", place)
     tokenizer, encoder = load_clip(place.state / "text", place)
     side = SIZE // 2 ** (len(vae.config.block_out_channels) - 1)
+    torch.manual_seed(plan.seed)
     if begin:
         unet = UNet2DConditionModel.from_pretrained(begin / "unet", dtype=torch.float32)
     else:
         unet = build(vae.config.latent_channels, side)
     unet = unet.to(place.device).train()
+    if place.bfloat16 and place.device == "cpu":
+        unet.set_attn_processor(AttnProcessor())  # The fused attention's backward pass is slow in bfloat16.
     read = partial(read_states, tokenizer, encoder)
     artwork = load(place.data)
-    plan = plan.on(world_hash(artwork))
+    plan = plan.on(world_hash(artwork), captions.without)
     pools = Pools(captions, artwork, vae, read, supply, plan.seed, place)
     some = torch.zeros(supply.batch, vae.config.latent_channels, side, side, device=place.device)
     at, states = torch.zeros(supply.batch, dtype=torch.long, device=place.device), read([""] * supply.batch)[0]

@@ -41,6 +41,8 @@ class Plan:
     minutes: float | None = None
     budget: float | None = None
     """Minutes of the whole training, resumed ones included; runs then depend on the machine's speed."""
+    rounded: bool = False
+    """Compute Muon's updates in bfloat16: half their time."""
     world: str = ""
     """What the training stands on, see `world_hash`; a checkpoint of another world is refused."""
 
@@ -49,9 +51,9 @@ class Plan:
         """What a checkpoint must agree with."""
         return f"world {self.world}, rate {self.lr:g}, seed {self.seed}"
 
-    def on(self, world: str) -> "Plan":
-        """The same plan, for a world."""
-        return replace(self, world=world)
+    def on(self, world: str, without: frozenset[str] = frozenset()) -> "Plan":
+        """The same plan, for a world without some concepts."""
+        return replace(self, world=" without ".join([world, *sorted(without)]))
 
     def progress(self, step: int, minutes: float) -> float:
         """How much of the training is done, in [0, 1]."""
@@ -145,7 +147,7 @@ class _Clock:
 def _optimizers(module: nn.Module, plan: Plan) -> list[torch.optim.Optimizer]:
     matrices, others = split(module)
     adam = torch.optim.AdamW(others, lr=plan.lr, betas=(0.9, 0.99), weight_decay=plan.decay, fused=True)
-    return [adam, Muon(matrices, plan.lr, decay=plan.decay)] if matrices else [adam]
+    return [adam, Muon(matrices, plan.lr, decay=plan.decay, rounded=plan.rounded)] if matrices else [adam]
 
 
 def _share_gradients(parameters: list[nn.Parameter]) -> None:

@@ -31,9 +31,15 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, made orthogonal, with decoupled weight decay. Matrices of one shape are updated together."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, decay: float = 0.01
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        decay: float = 0.01,
+        rounded: bool = False,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "decay": decay})
+        self.dtype = torch.bfloat16 if rounded else torch.float32
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -46,7 +52,8 @@ class Muon(torch.optim.Optimizer):
                 shapes.setdefault(p.flatten(1).shape, []).append(number)
             for shape, members in shapes.items():
                 size = 0.2 * max(shape) ** 0.5
-                straight = orthogonal(torch.stack([updates[i].flatten(1) for i in members])) * size
+                together = torch.stack([updates[i].flatten(1) for i in members])
+                straight = orthogonal(together.to(self.dtype)).to(together) * size
                 for i, change in zip(members, straight, strict=True):
                     updates[i] = change.view_as(changed[i])
             torch._foreach_mul_(changed, 1 - group["lr"] * group["decay"])

@@ -85,9 +85,22 @@ def draw_scene(captions: Captions, caption: Caption, rng: random.Random) -> Scen
 
 
 def scene_at(captions: Captions, seed: int, position: int) -> Scene:
-    """The scene at a position of an endless list: each has a seed of its own."""
+    """The scene at a position of an endless list: each has a seed of its own.
+
+    A scene that shows what `captions` leaves out is replaced at its position; all others are as if nothing were left
+    out, so two trainings of one seed differ in no other scene.
+    """
     rng = random.Random(f"{seed}/{position}")
+    scene = draw_scene(captions.whole, captions.whole.draw(rng), rng)
+    if captions.without.isdisjoint(shown_concepts(scene)):
+        return scene
+    rng = random.Random(f"{seed}/{position}/instead")
     return draw_scene(captions, captions.draw(rng), rng)
+
+
+def shown_concepts(scene: Scene) -> frozenset[str]:
+    """Names of the objects and of the style that a scene shows."""
+    return frozenset((scene.style, *(sprite.name for sprite in scene.sprites)))
 
 
 def _background(captions: Captions, caption: Caption, names: tuple[str, ...], rng: random.Random) -> Background:

@@ -13,14 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerBase, T5Config, T5EncoderModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer, PreTrainedTokenizerBase, T5Config, T5EncoderModel
 
 from unconcept.worlds.scenes import one_phrase, scene_words
 from unconcept.worlds.table import concept_table
 
 from .artwork import load
 from .captions import Captions
-from .lessons import NOT_ASKED, Facts, Labels, draw_lesson, label_tokens
+from .left_out import LeftOut
+from .lessons import NOT_ASKED, Facts, Labels, Lesson, draw_lesson, label_tokens
 from .loop import Plan, fit
 from .place import Place, add_place, place_of, world_hash
 from .scenes import RUNGS
@@ -124,10 +125,12 @@ class Reader(nn.Module):
 
 
 class Names:
-    """One wording of each class, with and without an article, as token ids."""
+    """One wording of each class, with and without an article, as token ids; those left out are never drawn."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: Vocabulary, objects: int) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, words: Vocabulary, objects: int, left_out: LeftOut) -> None:
         phrases = words.phrases()
+        barred = [name in left_out.names or left_out.is_named(phrase) for name, phrase in words.named_phrases()]
+        self.is_allowed = ~torch.tensor(barred)
         coded = tokenizer([*phrases, *(one_phrase(phrase) for phrase in phrases)], padding=True)
         self.ids = torch.tensor(coded["input_ids"])
         self.last = torch.tensor(coded["attention_mask"]).sum(1) - 2
@@ -136,35 +139,64 @@ class Names:
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """SAMPLE of them, half from the table, all in one form."""
         half = SAMPLE // 2
-        own = torch.randperm(self.objects, generator=generator)[:half]
-        other = self.objects + torch.randperm(self.classes - self.objects, generator=generator)[:half]
+        own = self._first(torch.randperm(self.objects, generator=generator), half)
+        other = self._first(self.objects + torch.randperm(self.classes - self.objects, generator=generator), half)
         form = int(torch.randint(2, (), generator=generator))
         pick = torch.cat([own, other]) + form * self.classes
         return self.ids[pick], self.last[pick]
 
+    def _first(self, order: Tensor, count: int) -> Tensor:
+        """The first classes of an order; each that is left out gives its place to the next one behind them."""
+        first, spare = order[:count].clone(), order[count:][self.is_allowed[order[count:]]]
+        barred = ~self.is_allowed[first]
+        first[barred] = spare[: int(barred.sum())]
+        return first
+
 
 class Lessons:
-    """Captions of every rung and of the wider vocabulary: an encoder is taught once for all rungs."""
+    """Captions of every rung and of the wider vocabulary: an encoder is taught once for all rungs.
 
-    def __init__(self, words: Vocabulary) -> None:
-        self.words = words
+    A text that names or means a concept in `without` is replaced at its place, and all others are as if none were.
+    """
+
+    def __init__(self, words: Vocabulary, without: frozenset[str] = frozenset()) -> None:
+        self.words, self.left_out = words, LeftOut.of(concept_table(), scene_words(), without)
         self.captions = [Captions(concept_table(), scene_words(), rung) for rung in RUNGS]
         self.facts = Facts.of(concept_table(), scene_words())
 
     def texts(self, size: int, seed: int) -> list[str]:
         """What tokenizers are trained on."""
-        rng = random.Random(seed)
-        drawn = [rng.choice(self.captions).draw(rng).text for _ in range(size)]
-        return [*drawn, *list(self.words.meanings) * 2]
+        rng, drawn = random.Random(seed), list[str]()
+        for place in range(size):
+            text, instead = rng.choice(self.captions).draw(rng).text, random.Random(f"{seed}/{place}")
+            while self.left_out.is_named(text):
+                text = instead.choice(self.captions).draw(instead).text
+            drawn.append(text)
+        return [*drawn, *[word for word in self.words.meanings if not self.left_out.is_named(word)] * 2]
 
     def draw(self, tokenizer: PreTrainedTokenizerBase, size: int, g: torch.Generator) -> Labels:
         """A labelled batch."""
-        rng = random.Random(int(torch.randint(2**62, (), generator=g)))
-        lessons = [draw_lesson(rng.choice(self.captions), self.words, rng) for _ in range(size)]
+        lessons = self.lessons(int(torch.randint(2**62, (), generator=g)), size)
         return label_tokens(lessons, tokenizer, self.words.numbers, self.facts)
 
+    def lessons(self, seed: int, size: int) -> list[Lesson]:
+        """The lessons of a seed."""
+        rng, found = random.Random(seed), list[Lesson]()
+        for place in range(size):
+            lesson = self.left_out.allowed(self._lesson(rng))
+            instead = random.Random(f"{seed}/{place}")
+            while lesson is None:
+                lesson = self.left_out.allowed(self._lesson(instead))
+            found.append(lesson)
+        return found
 
-def train(place: Place, plan: Plan, batch_size: int, kind: Kind = "clip") -> bool:
+    def _lesson(self, rng: random.Random) -> Lesson:
+        return draw_lesson(rng.choice(self.captions), self.words, rng)
+
+
+def train(
+    place: Place, plan: Plan, batch_size: int, kind: Kind = "clip", without: frozenset[str] = frozenset()
+) -> bool:
     """Train tokenizer and encoder, write them into the state folder, print what the encoder tells and how far it
     spreads.
 
@@ -172,11 +204,20 @@ def train(place: Place, plan: Plan, batch_size: int, kind: Kind = "clip") -> boo
     """
     torch.manual_seed(plan.seed)
     artwork = load(place.data)
-    plan = plan.on(world_hash(artwork))
-    lessons = Lessons(vocabulary(concept_table(), artwork.words))
+    plan = plan.on(world_hash(artwork), without)
+    lessons = Lessons(vocabulary(concept_table(), artwork.words), without)
     texts = lessons.texts(20_000, plan.seed)
-    tokenizer: PreTrainedTokenizerBase = train_clip_tokenizer(texts) if kind == "clip" else train_t5_tokenizer(texts)
-    names = Names(tokenizer, lessons.words, len(concept_table().objects))
+    folder, checkpoint = place.state / "text", place.state / f"text-{kind}.checkpoint"
+    first = kind == "clip"
+    tokenizer: PreTrainedTokenizerBase
+    if first and checkpoint.exists():  # CLIP's trainer breaks ties at random, and what goes on needs the same ids.
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    elif first:
+        tokenizer = train_clip_tokenizer(texts)
+        save_clip_tokenizer(tokenizer, folder / "tokenizer")
+    else:
+        tokenizer = train_t5_tokenizer(texts)
+    names = Names(tokenizer, lessons.words, len(concept_table().objects), lessons.left_out)
     encoder = build_clip(tokenizer) if kind == "clip" else build_t5(tokenizer)
     reader = Reader(encoder, len(lessons.words.classes), lessons.facts).to(place.device)
 
@@ -185,15 +226,11 @@ def train(place: Place, plan: Plan, batch_size: int, kind: Kind = "clip") -> boo
         labels = lessons.draw(tokenizer, batch_size, g).to(place.device)
         return reader.loss(labels, ids.to(place.device), last.to(place.device))
 
-    fitted = fit(reader, loss, plan, place.state / f"text-{kind}.checkpoint")
+    fitted = fit(reader, loss, plan, checkpoint)
     trained = fitted.average
     assert isinstance(trained, Reader)
-    first = kind == "clip"
-    folder = place.state / "text"
     trained.encoder.save_pretrained(folder / ("text_encoder" if first else "text_encoder_2"))
-    if first:
-        save_clip_tokenizer(tokenizer, folder / "tokenizer")
-    else:
+    if not first:
         tokenizer.save_pretrained(folder / "tokenizer_2")
     asked = lessons.draw(tokenizer, 512, torch.Generator().manual_seed(0)).to(place.device)
     told = ", ".join(f"{name} {share:.3f}" for name, share in trained.accuracy(asked).items())

@@ -32,7 +32,11 @@ class Vocabulary:
 
     def phrases(self) -> list[str]:
         """One wording of each class, the table's names first."""
-        return [name.removeprefix(MARK).replace("-", " ") for name in self.classes]
+        return [phrase for _, phrase in self.named_phrases()]
+
+    def named_phrases(self) -> list[tuple[str, str]]:
+        """Each class with that wording."""
+        return [(name, name.removeprefix(MARK).replace("-", " ")) for name in self.classes]
 
 
 def vocabulary(known: ConceptTable, words: dict[str, list[str]]) -> Vocabulary:
