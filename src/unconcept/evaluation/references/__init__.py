@@ -1,0 +1,1 @@
+"""An erased model beside models that never saw the concept."""
