@@ -90,11 +90,13 @@ def _pull(edited: Array, pole: Array, scale: float) -> float:
 
 def _kernel(one: Array, other: Array, scale: float) -> Array:
     squares = _squares(one, other)
-    return np.mean([np.exp(-squares / (2 * width * scale)) for width in _BANDWIDTHS], axis=0)
+    found: Array = np.mean([np.exp(-squares / (2 * width * scale)) for width in _BANDWIDTHS], axis=0)
+    return found
 
 
 def _squares(one: Array, other: Array) -> Array:
-    return np.square(one[:, None] - other[None]).sum(-1)
+    found: Array = np.square(one[:, None] - other[None]).sum(-1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,10 @@ def relearning_saving(edited: Sequence[int | None], never: Sequence[int | None],
     open_edited, open_never = None in edited, None in never
     if open_edited and open_never:
         return Saving(None)
-    own, others = (float(np.mean([limit if s is None else s for s in some])) for some in (edited, never))
+    own, others = _mean_steps(edited, limit), _mean_steps(never, limit)
     require(others > 0, "models that never saw it draw it after 0 steps: the concept is void", DataError)
     return Saving(1 - own / others, "at most" if open_edited else "at least" if open_never else "")
+
+
+def _mean_steps(steps: Sequence[int | None], limit: int) -> float:
+    return float(np.mean([limit if count is None else count for count in steps]))

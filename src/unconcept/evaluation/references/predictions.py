@@ -104,9 +104,12 @@ def two_way_distance(
 
     `model` lends its noise schedule.
     """
-    errors = [
-        [squared_errors(model, side, some) for side, some in zip(sides, part, strict=True)] for part in (own, other)
-    ]
-    gap = two_way_gap(errors[0][0], errors[1][0], errors[1][1], errors[0][1])
+    first, second = sides
+    gap = two_way_gap(
+        squared_errors(model, first, own[0]),
+        squared_errors(model, first, other[0]),
+        squared_errors(model, second, other[1]),
+        squared_errors(model, second, own[1]),
+    )
     paths = [prediction_distance(one, two) for one, two in zip(own, other, strict=True)]
     return TwoWayDistance(gap, sum(paths) / 2)
