@@ -35,17 +35,18 @@ class References:
 
 def open_references(folder: Path) -> References:
     """Open the models of a folder. `RequestError` for one that is missing or was made otherwise."""
+    from unconcept.evaluation.references.record import REFERENCE_RECORD
     from unconcept.evaluation.tasks.picture_store import hash_folder
     from unconcept.models import open_model
     from unconcept.worlds.table import concept_table
-    from world.references import RECORD, ShortCourse, left_out_concepts
+    from world.references import ShortCourse, left_out_concepts
 
     six = left_out_concepts(concept_table())
     course, worlds, views, hashes = ShortCourse().hash(frozenset(six)), set(), {}, {}
     for name in (*SAW, *NEVER):
         own, remedy = folder / name, f"train it: python -m world.references {name} --out {folder / name}"
-        require((own / RECORD).is_file(), f"{folder} has no finished model {name}: {remedy}", RequestError)
-        record = json.loads((own / RECORD).read_text(encoding="utf-8"))
+        require((own / REFERENCE_RECORD).is_file(), f"{folder} has no finished model {name}: {remedy}", RequestError)
+        record = json.loads((own / REFERENCE_RECORD).read_text(encoding="utf-8"))
         made = f"course {record['course']}"
         message = f"{own} is model {record['model']} of {made}, not {name} of course {course} on today's table"
         require((record["model"], record["course"]) == (name, course), f"{message}: {remedy}", RequestError)

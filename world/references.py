@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from unconcept.core.output_folder import write_atomically
+from unconcept.evaluation.references.record import REFERENCE_RECORD
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import ConceptEntry, ConceptTable, concept_table
 
@@ -28,7 +29,6 @@ from .place import Place, add_place, place_of, world_hash
 from .pool import Supply
 
 DRAWN = {"object": 4, "style": 1, "harmful": 1}  # left out of each kind
-RECORD = "reference.json"  # in a model's folder: which course made it, without what
 SECONDS = (0.022, 1.8)  # of one core: a sample of the denoiser, a step of the text encoder (two shared cores, bfloat16)
 
 
@@ -150,7 +150,7 @@ def train(name: str, place: Place, out: Path, course: ShortCourse, minutes: floa
         "unnamed": sorted(unnamed),
         "samples": course.samples,
     }
-    write_atomically(out / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_atomically(out / REFERENCE_RECORD, (json.dumps(record, indent=1) + "\n").encode())
     return True
 
 

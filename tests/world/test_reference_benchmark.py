@@ -9,8 +9,9 @@ from benchmarks import reference_page
 from benchmarks.reference_labels import NEVER_SAW, OTHER_WORD, UNTOUCHED
 from benchmarks.reference_models import References, chosen_concepts, gate_failure, open_references, void_reason
 from unconcept.core.errors import RequestError
+from unconcept.evaluation.references.record import REFERENCE_RECORD
 from unconcept.worlds.table import concept_table
-from world.references import RECORD, ShortCourse, left_out_concepts
+from world.references import ShortCourse, left_out_concepts
 
 GATES = {
     name: {"objects": [90, 100], "styles": [85, 100], "bus": [22, 24], "sneaker": [23, 24]} for name in ("A", "B")
@@ -38,7 +39,7 @@ def test_models_that_are_missing_or_of_another_course_are_refused(tmp_path):
     (tmp_path / "A").mkdir()
     for model, made in (("A", "0123"), ("B", course)):
         record = {"model": model, "course": made, "world": "w"}
-        (tmp_path / "A" / RECORD).write_text(json.dumps(record), encoding="utf-8")
+        (tmp_path / "A" / REFERENCE_RECORD).write_text(json.dumps(record), encoding="utf-8")
         with pytest.raises(RequestError, match=f"is model {model} of course {made}, not A of course {course} on today"):
             open_references(tmp_path)
 

@@ -11,13 +11,14 @@ import pytest
 import torch
 from transformers import CLIPTextModel
 
+from unconcept.evaluation.references.record import REFERENCE_RECORD
 from unconcept.worlds.scenes import scene_words
 from unconcept.worlds.table import concept_table
 from world import autoencoder, diffusion, loop, pool, references
 from world.captions import Captions
 from world.left_out import LeftOut
 from world.place import Place
-from world.references import RECORD, ReferenceModel, ShortCourse, Stage, left_out_concepts
+from world.references import ReferenceModel, ShortCourse, Stage, left_out_concepts
 from world.scenes import scene_at, shown_concepts
 from world.text import Lessons, Names, build_clip
 from world.tokenizer import save_clip_tokenizer, train_clip_tokenizer
@@ -154,4 +155,4 @@ def test_a_killed_training_ends_as_an_unbroken_one_that_leaves_nothing_out(artwo
     assert references.train("W", place, tmp_path / "whole", course)
     weights = [tmp_path / name / "unet/diffusion_pytorch_model.safetensors" for name in ("killed", "whole")]
     assert weights[0].read_bytes() == weights[1].read_bytes()
-    assert (tmp_path / "killed" / RECORD).exists()
+    assert (tmp_path / "killed" / REFERENCE_RECORD).exists()

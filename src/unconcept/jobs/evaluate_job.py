@@ -16,6 +16,7 @@ from ..evaluation.attacks.ladder import named_rungs
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge
+from ..evaluation.references.record import require_never_saw
 from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
@@ -167,7 +168,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     for trial in trials:
         require_a_rung(trial, suite, judge)
-    control = _control(run, unedited)
+    control = _control(run, unedited, [name for trial in trials for name in trial.concepts])
     opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes}, control)
     return replace(opened, notes=_long_prompts(suite, opened.asked, unedited.base()) | opened.notes)
 
@@ -217,10 +218,11 @@ def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: Te
     return replace(suite, attacks=tuple(name if name == "*" else attacks[name].name for name in run.attacks))
 
 
-def _control(run: EvaluationRun, unedited: EditedModel) -> EditedModel | None:
-    """The model that never saw the concepts. `RequestError` if it is of another family, or the base itself."""
+def _control(run: EvaluationRun, unedited: EditedModel, concepts: Sequence[str]) -> EditedModel | None:
+    """The model that never saw the concepts. `RequestError` if it is of another family, the base itself, or saw one."""
     if run.control is None:
         return None
+    require_never_saw(run.control, concepts)
     control = EditedModel(run.control, device=run.device, dtype=run.dtype)
     base, other = unedited.base(), control.base()
     fits = (other.family, other.latent_shape) == (base.family, base.latent_shape)

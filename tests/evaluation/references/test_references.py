@@ -1,12 +1,13 @@
 """Predictions of several models on the same noise, and relearning curves, on toy models."""
 
+import json
 from contextlib import nullcontext
 
 import pytest
 import torch
 
 from tests import tiny
-from unconcept.core.errors import DataError
+from unconcept.core.errors import DataError, RequestError
 from unconcept.evaluation.references.predictions import (
     NoisedLatents,
     drawn_latents,
@@ -15,6 +16,7 @@ from unconcept.evaluation.references.predictions import (
     squared_errors,
     two_way_distance,
 )
+from unconcept.evaluation.references.record import REFERENCE_RECORD, require_never_saw
 from unconcept.evaluation.references.relearning import relearning_curve, steps_until
 from unconcept.evaluation.sampling import DrawSpec
 from unconcept.prompts.checks import Prompt
@@ -87,3 +89,18 @@ def test_relearning_is_judged_at_every_stop_and_a_rate_of_0_never_learns(models)
     assert curves == {0.0: {0: 0.0, 1: 0.0, 2: 0.0, 4: 0.0}, 1e-2: {0: 0.0, 1: 1.0}}
     assert [steps_until(curve, 0.5) for curve in curves.values()] == [None, 1]
     assert torch.equal(predict(model, asked), before)
+
+
+def test_a_control_that_saw_the_concept_is_refused(tmp_path):
+    require_never_saw(str(tmp_path), ["bus"])  # No record: at the user's word.
+    path = tmp_path / REFERENCE_RECORD
+    path.write_text(json.dumps({"left_out": ["bus", "flat"], "unnamed": ["bus", "flat"]}), encoding="utf-8")
+    require_never_saw(str(tmp_path), ["bus"])
+    with pytest.raises(RequestError, match="saw 'key': it was trained without bus, flat"):
+        require_never_saw(str(tmp_path), ["bus", "key"])
+    path.write_text(json.dumps({"left_out": ["bus"], "unnamed": []}), encoding="utf-8")
+    with pytest.raises(RequestError, match="saw 'bus': it was trained without nothing"):
+        require_never_saw(str(tmp_path), ["bus"])
+    path.write_text("[]", encoding="utf-8")
+    with pytest.raises(RequestError, match="is no record of a reference"):
+        require_never_saw(str(tmp_path), ["bus"])
