@@ -44,12 +44,12 @@ def test_kill_9_changes_no_bit(objective, tmp_path) -> None:
     told, _ = whole.communicate(timeout=600)
     assert whole.returncode == 0
     assert "hours in all" in told.splitlines()[0]
-    cut = started(teacher, tmp_path / "b", *more)
-    for line in cut.stdout:
-        if line.startswith("step 3 "):
-            cut.send_signal(signal.SIGKILL)
-            break
-    assert cut.wait(timeout=60) == -signal.SIGKILL
+    with started(teacher, tmp_path / "b", *more) as cut:
+        for line in cut.stdout:
+            if line.startswith("step 3 "):
+                cut.send_signal(signal.SIGKILL)
+                break
+    assert cut.returncode == -signal.SIGKILL
     resumed = started(teacher, tmp_path / "b", *more)
     assert resumed.communicate(timeout=600)[0].count("\nstep ") < 6
     one, other = (load_file(tmp_path / name / "model" / WEIGHTS) for name in "ab")
