@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.cli.test_bad_models import refused
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
+from unconcept.jobs.proofs import proof_of
 from unconcept.methods import MethodServices
 from unconcept.methods.sfd import SFD
 from unconcept.models.diffusion.few_step import FewStepRecord
@@ -113,6 +115,15 @@ def test_what_it_cannot_distil_is_one_line() -> None:
     with pytest.raises(SettingsError, match="steps from timestep"):
         SFD(generation_steps=0)
     assert FewStepRecord({1: (5,)}, "renoise", "none").teacher == ""
+
+
+def test_models_of_many_steps_are_refused_by_commands(tmp_path) -> None:
+    words = ("erase", "guitar", "--method", "sfd", "--model", "moji", "--quiet")
+    said = (
+        "sfd erases inside the distillation to few steps, and moji has no such record: give a folder with few_step.json"
+    )
+    refused(tmp_path / "o", *words, said=said)
+    assert proof_of("sfd", "sd1") == "algebra tested only"
 
 
 def test_only_the_chosen_weights_change() -> None:

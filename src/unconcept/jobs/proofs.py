@@ -3,7 +3,9 @@
 from functools import cache
 
 from ..core.recipe import load_recipe, recipes
+from ..methods import methods
 from ..models.checkpoint.config import family_of_folder
+from ..models.diffusion.few_step import few_step_record
 from ..worlds import folder
 from ..worlds.registry import worlds
 
@@ -15,6 +17,8 @@ def proof_of(method: str, family: str) -> str:
     """
     told = []
     for name, prefix in _worlds_of_families().get(family, {}).items():
+        if methods[method].needs_few_steps and few_step_record(folder(name)) is None:
+            continue
         recipe = f"{prefix}{method}"
         is_tuned = recipe in recipes() and "untuned" not in load_recipe(recipe).source
         told.append(f"{'drawn' if is_tuned else 'untuned'} on {name}")
