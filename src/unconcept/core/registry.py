@@ -1,6 +1,6 @@
 """Named things: methods, scorers, recipes, concepts. One lookup with "did you mean" for all of them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Generic, TypeVar
 
@@ -28,8 +28,13 @@ def suggest(name: str, known: Mapping[str, _T], noun: str, wordings: Mapping[str
     )[:3]
     listed = sorted(known)
     more = f", ... ({len(listed)} in all)" if len(listed) > _MOST_LISTED_NAMES else ""
-    hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    raise UnknownName(f"no {noun} {name!r}; {hint}Known: {', '.join(listed[:_MOST_LISTED_NAMES])}{more}")
+    raise UnknownName(f"no {noun} {name!r}; {known_names(near, listed[:_MOST_LISTED_NAMES])}{more}")
+
+
+def known_names(near: Sequence[str], known: Sequence[str]) -> str:
+    """The end of a message about an unknown name: what may have been meant, and what is known."""
+    hint = f"did you mean {' or '.join(map(repr, near))}? Known" if near else "known"
+    return f"{hint}: {', '.join(known) or 'none'}"
 
 
 def _likeness(typed: str, known: str) -> float:

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from .errors import RecipeError, SettingsError, require
+from .registry import known_names
 from .regular_files import require_regular_file
 
 SettingLayer = Literal["default", "recipe", "--set", "flag"]
@@ -32,8 +33,7 @@ def require_known_names(kind: type, names: Iterable[str], noun: str = "setting")
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SettingsError(f"unknown {noun} {name!r}; {hint}Known: {', '.join(known) or 'none'}")
+            raise SettingsError(f"unknown {noun} {name!r}; {known_names(near, known)}")
 
 
 def refuse_wrong_types(kind: type, noun: str) -> None:

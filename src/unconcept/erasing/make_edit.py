@@ -14,6 +14,7 @@ from ..edits.origin import origin_for
 from ..methods import NO_SERVICES, Method, MethodServices, methods
 from ..methods.registry import weights_data
 from ..models import ModelView, open_model
+from ..models.families import undefined_for
 from ..models.text.state_cache import deterministic_text_states
 from ..models.text.text_identity import TokenTextKey
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
@@ -40,11 +41,8 @@ def make_edit(
     info = methods[method]
     solver: Method = build_settings(info.settings, settings, f"{method} setting")
     reason = info.refusal(model.family)
-    require(
-        reason is None,
-        f"{method} is not defined for {model.family} models, only for {', '.join(info.families)}: {reason}",
-        SettingsError,
-    )
+    message = f"{undefined_for(method, model.family, info.families)}: {reason}"
+    require(reason is None, message, SettingsError)
     mechanism = info.mechanism_of(solver)
     require_stepwise_training(regularisers, mechanism, method)
     services = _with_loaders(services)

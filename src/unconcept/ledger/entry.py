@@ -15,6 +15,7 @@ from ..core.text_identity import TextKey
 from ..edits import Edit
 from ..methods import MethodInfo, methods
 from ..models import ModelView
+from ..models.families import undefined_for
 from .storage.entry_schema import RequestContent
 
 FoldRule = Literal["recompute", "merge", "sequential"]
@@ -87,11 +88,7 @@ def ledger_method(name: str, family: str, rule: FoldRule) -> MethodInfo:
         " method",
         SettingsError,
     )
-    require(
-        family in info.families,
-        f"{name} is not defined for {family} models, only for {', '.join(info.families)}",
-        SettingsError,
-    )
+    require(family in info.families, undefined_for(name, family, info.families), SettingsError)
     beside = rule == "sequential" and changes_no_weight(name)
     message = (
         f"{name} changes no weight, it runs beside the model, and a sequential ledger takes only edits of weights:"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from ...attacks import attacks
 from ...core.errors import RequestError, SettingsError
 from ...models import Family
+from ...models.families import undefined_for
 from ..judging.choice import NOT_JUDGED_NOTE
 from ..judging.judge import Judge
 from ..suites.registry import Suite
@@ -19,7 +20,7 @@ def attacks_of_family(suite: Suite, named: Sequence[str], family: Family) -> tup
     wanted = _wanted(suite)
     beyond = [name for name in wanted if family not in attacks[name].families]
     for info in (attacks[name] for name in beyond if name in named):
-        raise SettingsError(f"{info.name} is not defined for {family} models, only for {', '.join(info.families)}")
+        raise SettingsError(undefined_for(info.name, family, info.families))
     told = {"attacks": f"attacks left out, not defined for {family} models: {', '.join(beyond)}"} if beyond else {}
     return replace(suite, attacks=tuple(name for name in wanted if name not in beyond)), told
 

@@ -19,12 +19,14 @@ from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
 from ...edits.origin import origin_for
+from ...models.families import undefined_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ...prompts.picture_edits import WantedChange
 from ...scorers import RawScore
 from ..attacks.inputs import AdversarialInput, hash_input, sample_adversarial, save_adversarial
 from ..attacks.own_training import own_training
+from ..attacks.selection import ungraded_reason
 from ..attacks.threat_model import AttackerKnowledge
 from ..judging.judge import Judge
 from ..sampling import DrawSpec, initial_noise
@@ -140,17 +142,11 @@ class AttackTask:
     def run(self, store: PictureStore) -> None:
         """Search, draw and judge; the result file is written last, in one step."""
         info = attacks[self.name]
-        message = (
-            f"{self.judge.scorer} does not grade white-box attacks such as {self.name}, which climb the error that it"
-            " judges by: name another judge"
-        )
-        require(self.judge.reader.grades_white_box or not info.white_box, message, SettingsError)
+        is_graded = self.judge.reader.grades_white_box or not info.white_box
+        require(is_graded, ungraded_reason(self.judge, self.name), SettingsError)
         model = self.subject.base()
-        require(
-            model.family in info.families,
-            f"{self.name} is not defined for {model.family} models, only for {', '.join(info.families)}",
-            SettingsError,
-        )
+        message = undefined_for(self.name, model.family, info.families)
+        require(model.family in info.families, message, SettingsError)
         message = f"{self.name} searches by gradients through plain weights, and of {model.name} {model.fixed}"
         require(not (model.fixed and info.white_box), f"{message}: attack the plain model", SettingsError)
         method = self.method

@@ -8,6 +8,7 @@ from ...attacks import attacks
 from ...core.errors import RequestError, require
 from ...metrics.asr import BudgetPoint
 from ...metrics.intervals import Rate, clopper_pearson
+from ...models.families import undefined_for
 from ...prompts.checks import Check
 from ...report.data_types import RateData
 from ...report.ladder_data import LadderBudget, LadderData, RungData
@@ -98,7 +99,7 @@ def _why_not(rung: Rung, trial: Trial, judge: Judge | None) -> str | None:
         )
     info, model = attacks[rung.attack], trial.subject.base()
     if model.family not in info.families:
-        return f"{info.name} is not defined for {model.family} models, only for {', '.join(info.families)}"
+        return undefined_for(info.name, model.family, info.families)
     if judge is not None and info.white_box and not judge.reader.grades_white_box:
         return ungraded_reason(judge, info.name)
     return why_not_applicable(info, trial.edit, model)

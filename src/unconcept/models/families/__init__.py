@@ -26,6 +26,11 @@ def family_of_pipeline(pipeline: str, config: Callable[[str], Config]) -> Family
     return next(spec for spec in known if spec.is_member(config(spec.denoiser), config(spec.encoders[0].part)))
 
 
+def undefined_for(name: str, family: str, defined: Sequence[Family]) -> str:
+    """The message that something is not defined for a family, and for which families it is."""
+    return f"{name} is not defined for {family} models, only for {', '.join(defined)}"
+
+
 def require_families(names: Sequence[Family], of: str) -> None:
     """Raise `SettingsError` if a name is not a family's."""
     unknown = [name for name in names if name not in FAMILIES]
