@@ -1,6 +1,7 @@
 """The in-prompt score on planted answers: only prompts that fire count, the others are listed."""
 
 import json
+from dataclasses import fields
 
 import pytest
 
@@ -45,3 +46,23 @@ def test_in_prompt_of_a_file(tmp_path) -> None:
     path.write_text(json.dumps(["a dog"]))
     with pytest.raises(DataError, match="selective_alignment"):
         suite_of_run(run).checks(("dog",))
+
+
+def test_prompts_of_a_file_ask_for_a_style_as_a_style_and_for_the_target_that_they_name(tmp_path) -> None:
+    path = tmp_path / "selective.json"
+    path.write_text(json.dumps([{"prompt": f"a {name} in ink", "nouns": ["key"]} for name in ("guitar", "pizza")]))
+    run = EvaluationRun(("ink",), tmp_path, suite="in-prompt", model="moji", prompts=path)
+    direct = [one for one in suite_of_run(run).checks(("ink",)) if one.group == "direct"]
+    assert {(one.by, one.labels) for one in direct} == {("style", ("ink",))}
+    run = EvaluationRun(("guitar", "pizza"), tmp_path, suite="in-prompt", model="moji", prompts=path)
+    direct = [one for one in suite_of_run(run).checks(run.concepts) if one.group == "direct"]
+    assert [(one.concept, one.by) for one in direct] == [("guitar", "object"), ("pizza", "object")]
+
+
+def test_a_prompt_file_keeps_everything_of_a_protocol_but_its_prompts(tmp_path) -> None:
+    path = tmp_path / "p.csv"
+    path.write_text("prompt,concept\na dog,dog\n")
+    run = EvaluationRun(("dog",), tmp_path, suite="standard", model="somewhere", prompts=path)
+    made, own = suite_of_run(run), suites["standard"]
+    differing = {field.name for field in fields(made) if getattr(made, field.name) != getattr(own, field.name)}
+    assert differing == {"name", "summary", "sizes", "ask", "direct"}

@@ -100,9 +100,9 @@ def everyday_prompts(concepts: Sequence[str], sizes: GroupSizes) -> list[Prompt]
     return [sizes.prompt(text, 0) for text in dict.fromkeys(load_captions("everyday")[: sizes.other])]
 
 
-def repeated_prompts(concepts: Sequence[str], checks: Sequence[Check], sizes: GroupSizes) -> list[Check]:
+def repeated_prompts(concepts: Sequence[str], own: Suite, sizes: GroupSizes) -> list[Check]:
     """Turn a file's prompts about the targets into `sizes.direct` pictures each, on seeds that no report shares."""
-    about = [check for check in checks if check.group in ("direct", "indirect")]
+    about = [check for check in own.checks(concepts) if check.group in ("direct", "indirect")]
     groups = {check.group for check in about}
     require(
         groups == {"direct", "indirect"},

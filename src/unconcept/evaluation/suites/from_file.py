@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ...core.concept import Concept
@@ -60,7 +61,8 @@ def suite_from_file(
         return [_check(item, sizes, table) for item in first_of_each_group(items, sizes)]
 
     summary = f"{len(items)} prompts of {path.name}"
-    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=_reading_note(path, read, items, concepts, unknown))
+    note = _reading_note(path, read, items, concepts, unknown)
+    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=note, direct=partial(_check_about, table, "direct"))
 
 
 def _grouped(item: PromptItem, name: str, concepts: Sequence[str]) -> PromptItem:
@@ -121,9 +123,12 @@ def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], size
 
 
 def _check(item: PromptItem, sizes: GroupSizes, table: ConceptTable | None) -> Check:
-    known = {entry.name: entry for entry in table.entries} if table else {}
-    entry = known.get(item.concept)
     seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
+    return _check_about(table, item.group, Prompt(item.text, seed, item.guidance_scale), item.concept)
+
+
+def _check_about(table: ConceptTable | None, group: PromptGroup, prompt: Prompt, concept: str) -> Check:
+    known = {entry.name: entry for entry in table.entries} if table else {}
+    entry = known.get(concept)
     by: JudgedAspect = "style" if entry is not None and entry.kind == "style" else "object"
-    labels = (item.concept,) if entry is None else entry.labels
-    return Check(Prompt(item.text, seed, item.guidance_scale), item.group, item.concept, by, labels)
+    return Check(prompt, group, concept, by, (concept,) if entry is None else entry.labels)

@@ -7,8 +7,10 @@ are listed, since nothing can be erased from them or kept in them.
 from collections.abc import Sequence
 
 from ...core.errors import DataError, require
+from ...core.text_identity import composed_text
 from ...metrics.intervals import Rate, wilson
 from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, far_entries
+from ...prompts.text_matching import find_name
 from ...worlds.scenes import one_phrase, pair_phrase, scene_caption, scene_words
 from ...worlds.table import ConceptEntry, concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
@@ -66,17 +68,26 @@ def _in_scene(entry: ConceptEntry, other: ConceptEntry, i: int, sizes: GroupSize
     ]
 
 
-def in_prompt_from_file(concepts: Sequence[str], checks: Sequence[Check], sizes: GroupSizes) -> list[Check]:
-    """Ask each prompt of a file about the first target, beside the other things that the file names in it."""
-    rest = [check for check in checks if check.group == "co-occurring"]
+def in_prompt_from_file(concepts: Sequence[str], own: Suite, sizes: GroupSizes) -> list[Check]:
+    """Ask each prompt of a file about the target that it names, beside the other things that the file names in it.
+
+    A prompt that names no target is about the first one.
+    """
+    rest = [check for check in own.checks(concepts) if check.group == "co-occurring"]
     message = (
         "suite in-prompt needs prompts with the other things that they name: give HUB's selective_alignment form, a"
         " .json list of {prompt, nouns}, or rows of group co-occurring"
     )
     require(bool(rest), message, DataError)
     prompts = list(dict.fromkeys(check.prompt for check in rest))[: sizes.direct]
-    own = [Check(prompt, "direct", concepts[0], "object", (concepts[0],)) for prompt in prompts]
-    return [*own, *(check for check in rest if check.prompt in prompts)]
+    direct = [own.direct(prompt, _named(prompt, concepts)) for prompt in prompts]
+    return [*direct, *(check for check in rest if check.prompt in prompts)]
+
+
+def _named(prompt: Prompt, concepts: Sequence[str]) -> str:
+    """The target that a prompt names, else the first one."""
+    text = composed_text(prompt.text)
+    return next((name for name in concepts if find_name(text, [name])), concepts[0])
 
 
 def in_prompt_figures(found: TrialEvidence) -> list[SuiteFigure]:

@@ -37,6 +37,11 @@ def no_pooled_notes(trials: Sequence[PooledTrial]) -> dict[str, str]:
     return {}
 
 
+def direct_check(prompt: Prompt, concept: str) -> Check:
+    """Ask whether a picture shows a concept of which nothing but its name is known."""
+    return Check(prompt, "direct", concept, "object", (concept,))
+
+
 def no_prompts(concepts: Sequence[str], sizes: GroupSizes) -> list[Prompt]:
     """Draw nothing beside the checks."""
     return []
@@ -84,8 +89,10 @@ class Suite:
     """Makes prompts that are drawn for the figures but that no judge is asked about, for embedded models."""
     published_draw: Callable[[Sequence[str], GroupSizes], list[Prompt]] = no_prompts
     """The same for any other model, whatever makes its checks."""
-    from_file: Callable[[Sequence[str], Sequence[Check], GroupSizes], list[Check]] | None = None
-    """Turns the checks of a prompt file about these concepts into the suite's; None: they are asked as they are."""
+    from_file: "Callable[[Sequence[str], Suite, GroupSizes], list[Check]] | None" = None
+    """Turns a prompt file's checks of these concepts into the suite's; None: they are asked as they are."""
+    direct: Callable[[Prompt, str], Check] = direct_check
+    """Makes the check whether a picture shows a concept: its object, or its style where a table calls it one."""
     require_judge: Callable[[Judge], None] = accept_judge
     """Raises `SettingsError` for a judge that the protocol cannot use, on any model but the embedded ones."""
     least_references: int = 0
@@ -104,23 +111,14 @@ class Suite:
         return list(dict.fromkeys([*(check.prompt for check in self.checks(concepts)), *self.drawn(concepts)]))
 
     def beside_file(self, own: "Suite") -> "Suite":
-        """The suite of a prompt file with this protocol's figures, attacks and sampler settings."""
+        """This protocol with the prompts of a file: its checks and what is said of them."""
         made = replace(
-            own,
-            figures=self.figures,
-            notes=self.notes,
-            pool=self.pool,
-            attacks=self.attacks,
-            spec=self.spec,
-            stepwise=self.stepwise,
-            meaning=self.meaning,
-            require_judge=self.require_judge,
-            least_references=self.least_references,
+            self, name=own.name, summary=own.summary, note=own.note, sizes=own.sizes, ask=own.ask, direct=own.direct
         )
         if self.from_file is None:
             return made
         turn = self.from_file
-        return replace(made, sizes=self.sizes, ask=lambda names, sizes: turn(names, own.checks(names), sizes))
+        return replace(made, sizes=self.sizes, ask=lambda names, sizes: turn(names, own, sizes))
 
     def with_limit(self, limit: int | None, seed: int) -> "Suite":
         """The same suite with at most `limit` prompts per group, and this seed."""
