@@ -130,9 +130,15 @@ def atomic_folder(out: Path, identity: Mapping[str, object], overwrite: bool) ->
         yield part
 
 
-def require_usable_folder(out: Path, identity: Mapping[str, object], overwrite: bool) -> None:
-    """Raise the `OutputError` that `atomic_folder` would raise before anything is written."""
-    if not _is_resumable(out, _identity_mark(identity)):
+def require_usable_folder(out: Path, identity: Mapping[str, object] | None, overwrite: bool) -> None:
+    """Raise the `OutputError` that `atomic_folder` would raise before anything is written.
+
+    Without an identity, which is not known yet, any interrupted run may be the same.
+    """
+    if identity is None:
+        if not (out / PARTIAL_FILE).exists():
+            require_free_output(out, overwrite)
+    elif not _is_resumable(out, _identity_mark(identity)):
         require_free_output(out, overwrite)
 
 

@@ -14,7 +14,7 @@ from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
 from ..erasing.request_defaults import ResolvedRequest, weights_of_targets
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
-from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights
+from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights, require_scorer_files
 from ..evaluation.judging.live import PresenceRate, open_attribute_counter
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.suites.registry import Suite, suites
@@ -100,6 +100,8 @@ def open_erasure(job: Job) -> OpenErasure:
 def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
     """Look up the method and its regularisers; `UsageError` if options do not fit together."""
     require_free_output(job.out, job.overwrite)
+    require_scorer_files(job.judge, "judge")
+    require_scorer_files(job.method_judge, "method judge")
     validate_strength(job.strength, job.amplify)
     info = methods[job.method]
     info.require_weighing(job.weights)

@@ -82,6 +82,12 @@ def find_network(source: str) -> Path:
     return hub_network(source) if not path.exists() and is_hub_id(source) else path
 
 
+def require_network(source: str, whose: str) -> None:
+    """Raise `ModelError` if a path is not there, before anything is opened. A Hub id may still be fetched."""
+    message = f"{whose}: {source} does not exist: give a folder or file that does, or a Hub id, OWNER/NAME"
+    require(Path(source).expanduser().exists() or is_hub_id(source), message, ModelError)
+
+
 def recognised_title(source: str) -> str | None:
     """What a single file was recognised as; None for any model that comes with its own configs."""
     name, config = split_config(source)

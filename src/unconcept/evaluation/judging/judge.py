@@ -11,7 +11,7 @@ from typing import Any
 
 from ...core.errors import SettingsError, require
 from ...core.registry import suggest
-from ...models.loading import find_network
+from ...models.loading import find_network, require_network
 from ...prompts.checks import Check
 from ...scorers import (
     AgreementScorer,
@@ -124,6 +124,13 @@ class Judge:
     def label_of(self, raw: RawScore, check: Check) -> str:
         """What the picture shows: a label, or "nothing"."""
         return self.reader.read(self.open(), raw, check)
+
+
+def require_scorer_files(named: str | None, flag: str) -> None:
+    """Raise `ModelError` if a NAME=PATH of this flag names files that are not there, before a network is opened."""
+    path = (named or "").partition("=")[2]
+    if path:
+        require_network(path, f"{flag} {named}")
 
 
 def judge_for_methods(named: Judge | None, grading: Judge | None) -> Judge | None:
