@@ -83,16 +83,22 @@ def _print(report: "Report") -> None:
     print_figures(trials)
     for reason in (report.reasons or {}).values():
         say(reason)
-    attacked = [_attack_row(trial["label"], row) for trial in trials for row in trial["attacks"]]
+    attacked = [_attack_row(_named(trial, trials), row) for trial in trials for row in trial["attacks"]]
     if attacked:
         print_table("attacks", _ATTACK_COLUMNS, attacked)
     for trial in trials:
         for row in trial["attacks"]:
             if row["controls"]:
-                say(f"{trial['label']}, {row['attack']}: {_beside(row)}")
+                say(f"{_named(trial, trials)}, {row['attack']}: {_beside(row)}")
         for name, reason in trial["out_of_reach"].items():
             say(f"{trial['label']}, {name}: n/a: {reason}")
     _print_ladders(report)
+
+
+def _named(trial: dict[str, Any], trials: Sequence[dict[str, Any]]) -> str:
+    """The label of a trial, with its concept if another has the same label."""
+    is_shared = [other["label"] for other in trials].count(trial["label"]) > 1
+    return f"{trial['label']}: {', '.join(trial['concepts'])}" if is_shared else trial["label"]
 
 
 def _print_ladders(report: "Report") -> None:

@@ -74,6 +74,23 @@ def count_too_long(model: ModelView, texts: Iterable[str]) -> int:
     return sum(not _fits(model, text) for text in texts)
 
 
+def long_prompts_note(model: ModelView, texts: Iterable[str]) -> dict[str, str]:
+    """Make a note about prompts that are too long for the text encoders.
+
+    The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
+    get finished text states: there `RequestError` is raised.
+    """
+    asked = list(dict.fromkeys(texts))
+    if not model.spec.cuts_prompts:
+        require_text_length(model, asked)
+    count = count_too_long(model, asked)
+    if not count:
+        return {}
+    held = min(tokenizer.length for tokenizer in model.tokenizers)
+    told = f"{count} of {len(asked)} prompts are longer than the {held} tokens of the text encoder and were cut by"
+    return {"prompts": f"{told} the pipeline"}
+
+
 def _fits(model: ModelView, text: str) -> bool:
     return all(tokenizer.can_hold(text) for tokenizer in model.tokenizers)
 

@@ -1,12 +1,13 @@
 """An evaluation as data, and what it opens: its model, its edits, its suite and its judge."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 from ..attacks import attacks
 from ..core.concept import Concept
 from ..core.errors import DataError, RequestError, SettingsError, require
+from ..core.output_folder import require_usable_folder
 from ..core.text_identity import TextKey, folded_text
 from ..edits import Edit, EditOrigin, open_edit, origin_of
 from ..edits.base import validate_strength
@@ -15,9 +16,9 @@ from ..erasing.edit_notes import edit_notes
 from ..evaluation.attacks.ladder import named_rungs
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
-from ..evaluation.judging.judge import Judge
+from ..evaluation.judging.judge import Judge, require_scorer_files
 from ..evaluation.references.record import require_never_saw
-from ..evaluation.sampling import DrawSpec, count_too_long, require_text_length
+from ..evaluation.sampling import DrawSpec, long_prompts_note
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edit_task import Variant, variant_of_method
 from ..evaluation.tasks.edited_model import EditedModel
@@ -26,6 +27,7 @@ from ..evaluation.trials.ladder import require_a_rung
 from ..evaluation.trials.trial import Trial
 from ..evaluation.worlds import world_of
 from ..models import ModelView, find_model
+from ..models.checkpoint.hub import is_hub_id
 from ..models.images import read_picture_folder
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
@@ -164,18 +166,34 @@ def open_run(run: EvaluationRun) -> OpenRun:
         notes |= edit_notes(edit, unedited.base())
         note = base_note(edit, unedited.base())
         notes |= {"base": note} if note else {}
-    asked = edits_beside_methods(run.edits, run.requests) if run.variants else _in_steps(run, suite.stepwise)
+    asked = edits_beside_methods(run.edits, run.requests) if run.variants else asked_of_edits(run, suite.stepwise)
+    notes |= _attacked_note(suite, [names for _, names in asked] or run.requests)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     for trial in trials:
         require_a_rung(trial, suite, judge)
     control = _control(run, unedited, [name for trial in trials for name in trial.concepts])
     opened = OpenRun(run, edits, unedited, suite, judge, spec, trials, {**ungraded, **left_out, **notes}, control)
-    return replace(opened, notes=_long_prompts(suite, opened.asked, unedited.base()) | opened.notes)
+    texts = [prompt.text for names in opened.asked for prompt in suite.prompts(names)]
+    return replace(opened, notes=long_prompts_note(unedited.base(), texts) | opened.notes)
 
 
-def _in_steps(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str, ...]]]:
-    """Pair each edit file with the concepts that it is asked about: all, or one more for each edit."""
+def asked_of_edits(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple[str, ...]]]:
+    """Pair each edit file with the concepts that it is asked about: all, or one more for each edit.
+
+    Where attacks were named, each concept is asked about, and attacked, by itself.
+    """
+    if run.attacks is not None:
+        return [(path, (name,)) for path in run.edits for name in run.concepts]
     return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
+
+
+def _attacked_note(suite: Suite, asked: Sequence[tuple[str, ...]]) -> dict[str, str]:
+    """Say that only the first of several concepts is attacked, if so."""
+    named = list(dict.fromkeys(names[0] for names in asked if len(names) > 1))
+    if not named or not suite.attacks:
+        return {}
+    told = f"of concepts that are erased together only the first is attacked ({', '.join(named[:3])})"
+    return {"attacked": f"{told}; `unconcept attack` attacks each"}
 
 
 def _require_known_names(run: EvaluationRun) -> None:
@@ -190,6 +208,19 @@ def _require_known_names(run: EvaluationRun) -> None:
     named_rungs(run.rungs or ())
     if run.judge is not None:
         Judge.parse(run.judge)
+        require_scorer_files(run.judge, "judge")
+    _require_places(run)
+
+
+def _require_places(run: EvaluationRun) -> None:
+    """Raise a `UsageError` for files and folders that are not there, or that may not be written."""
+    require_usable_folder(run.out, None, run.overwrite)
+    for named in run.measures:
+        require_scorer_files(named, "--measure")
+    message = f"references {run.references}: the folder does not exist"
+    require(run.references is None or run.references.exists(), message, DataError)
+    if run.control is not None and not is_hub_id(run.control):
+        find_model(run.control)
 
 
 def _require_references(run: EvaluationRun, suite: Suite, model: ModelView) -> None:
@@ -256,26 +287,3 @@ def _words(run: EvaluationRun, origins: Sequence[EditOrigin]) -> list[Concept]:
 
 def _retained(origins: Sequence[EditOrigin]) -> list[str]:
     return list(dict.fromkeys(text for origin in origins for text in origin.retain))
-
-
-def _long_prompts(suite: Suite, requests: Iterable[tuple[str, ...]], model: ModelView) -> dict[str, str]:
-    """Make a note about prompts that are too long for the text encoders.
-
-    The stock pipelines of SD 1.x, 2.x and SDXL cut long published prompts, and so they did for the papers. SD3 and FLUX
-    get finished text states: there `RequestError` is raised before anything is drawn.
-    """
-    texts = list(dict.fromkeys(prompt.text for names in requests for prompt in suite.prompts(names)))
-    if not model.spec.cuts_prompts:
-        require_text_length(model, texts)
-    count = count_too_long(model, texts)
-    held = min(tokenizer.length for tokenizer in model.tokenizers)
-    return (
-        {
-            "prompts": (
-                f"{count} of {len(texts)} prompts are longer than the {held} tokens of the text encoder and were cut by"
-                " the pipeline"
-            )
-        }
-        if count
-        else {}
-    )
