@@ -161,7 +161,7 @@ def is_there(by: str) -> bool:
         return name in set(scorers) and scorers[name].reader is not None
     if kind in ("command", "option"):
         command, _, option = name.partition(".")
-        options = getattr(command_options, f"{command.capitalize()}Options", None)
+        options = getattr(command_options, f"{command.title().replace('-', '')}Options", None)
         return options is not None and (not option or option in {field.name for field in fields(options)})
     own, family, setting = *name.partition("@")[::2], name.partition(".")[2]
     own = own.partition(".")[0]

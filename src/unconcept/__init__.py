@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .jobs.keywords import evaluate_edits as evaluate
     from .jobs.keywords import protect_pictures as protect
     from .jobs.keywords import recheck_edit as recheck
+    from .jobs.keywords import worst_case_sets as worst_case
     from .models import ModelView, open_model
 
 _HOMES = {
@@ -41,6 +42,7 @@ _HOMES = {
     "open_model": (".models", "open_model"),
     "protect": (".jobs.keywords", "protect_pictures"),
     "recheck": (".jobs.keywords", "recheck_edit"),
+    "worst_case": (".jobs.keywords", "worst_case_sets"),
 }
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "open_model",
     "protect",
     "recheck",
+    "worst_case",
 ]
 
 

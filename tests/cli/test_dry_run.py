@@ -53,6 +53,10 @@ CASES = {  # of every command that writes or takes long, in a form that works, a
         ("bench", "dog", "--methods", "uce", "--suite", "smoke", "--model", "MODEL", *JUDGED, "--out", "OUT"),
         ("bench", "dog", "--methods", "uce", "--model", "MODEL", "--spec", "nothing", "--out", "OUT"),
     ),
+    "worst-case": (
+        ("worst-case", "dog", "house", "--size", 1, "--random", 1, "--model", "MODEL", *JUDGED, "--out", "OUT"),
+        ("worst-case", "dog", "house", "--size", 2, "--model", "MODEL", *JUDGED, "--out", "OUT"),
+    ),
     "recheck": (
         ("recheck", "EDIT", "--model", "MODEL", "--pictures", 1, "--judge", "CLIP", "--out", "OUT"),
         ("recheck", "EDIT", "--model", "MODEL", "--judge", "CLIP"),
@@ -82,6 +86,7 @@ SLOW = {
     "evaluate",
     "bench",
     "attack",
+    "worst-case",
     "invert",
     "protect",
     *(f"ledger {name}" for name in ("audit", "drift", "status", "verify")),

@@ -46,6 +46,7 @@ BY_POSITION = {  # arguments of each command
     "bench": ("concepts",),
     "explain": ("recipe",),
     "recheck": ("edit",),
+    "worst-case": ("concepts",),
 }
 
 
@@ -94,7 +95,8 @@ def file_options() -> list[tuple[str, str]]:
 def words_of(command: str, option: str, given: dict[str, object]) -> list[object]:
     words: list[object] = [command]
     for name in BY_POSITION[command]:
-        words += [given.pop(name)] if name in given else []
+        value = given.pop(name, [])
+        words += value if isinstance(value, list) else [value]
     for name, value in given.items():
         words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), value]
     return words
@@ -113,6 +115,7 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
         "evaluate": {"concepts": "dog", "edits": edit, "model": model},
         "attack": {"name": "p4d", "concepts": "dog", "edits": edit, "model": model},
         "bench": {"concepts": "dog", "methods": "uce", "model": model},
+        "worst-case": {"concepts": ["dog", "house"], "size": 1, "model": model},
         "explain": {"recipe": "moji-uce"},
         "recheck": {"edit": edit, "models": str(model), "pictures": 1},
     }

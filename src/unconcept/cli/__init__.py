@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import apply, erase, evaluate, explain, export, imported, invert, ledger, protect, recheck, sample, tables
+from . import (
+    apply,
+    erase,
+    evaluate,
+    explain,
+    export,
+    imported,
+    invert,
+    ledger,
+    protect,
+    recheck,
+    sample,
+    tables,
+    worst_case,
+)
 from .commands import command
 from .console import Commands, say
 from .help import GroupedCommand
@@ -33,6 +47,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "evaluate": evaluate.evaluate,
         "attack": evaluate.attack,
         "bench": evaluate.bench,
+        "worst-case": worst_case.worst_case,
         "recheck": recheck.recheck,
     },
     "protect pictures": {"protect": protect.protect},

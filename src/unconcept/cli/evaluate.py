@@ -45,15 +45,15 @@ def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions) -> 
 
         run = make(jobs)
         report = jobs.evaluate(run, tell)
-    _finish(report, run.out, shown)
+    finish(report, run.out, shown, _print)
 
 
-def _finish(report: "Report", out: Path, shown: PrintOptions) -> None:
-    """Print the report, and exit with code 1 if anything failed or is missing."""
+def finish(report: "Report", out: Path, shown: PrintOptions, show: "Callable[[Report], None]") -> None:
+    """Print the report, by `show` if not as JSON, and exit with code 1 if anything failed or is missing."""
     if shown.as_json:
         print_json(report.data())
     elif not shown.quiet:
-        _print(report)
+        show(report)
         say(f"-> {out / 'report.html'}")
     for failure in report.failures:
         say(f"unconcept: FAILED: {failure}", error=True)

@@ -113,7 +113,7 @@ class MojiWorld:
         return resolve_request(ask, self.data.name, does, folds_case)
 
     def bare_request(self, ask: RequestSpec) -> ResolvedRequest:
-        return request_from_words(replace(ask, kind=self.table[ask.targets[0]].kind))
+        return request_from_words(replace(ask, kind=self.kind(ask)))
 
     def require_concepts(self, names: Sequence[str]) -> None:
         for name in names:

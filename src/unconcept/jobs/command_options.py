@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from ..core.seeds import SEED_BOUND, check_seed
 from .options import (
@@ -143,6 +143,30 @@ class BenchOptions(EditBaseOptions, SuiteOptions):
     """Finished edit file to measure beside the methods, for the concepts that it erases; repeatable."""
     suite: str = "quick"
     """Suite; see `unconcept suites`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstCaseOptions(OutputOptions, RunOptions, DrawOptions, JudgeOptions, ModelOptions, ConceptOptions):
+    """Options of `worst-case`."""
+
+    concepts: Annotated[Texts, CONCEPTS_ARGUMENT] = field(default=(), kw_only=False)
+    """Candidates: concepts, or with --by prompt whole prompts; more than --size."""
+    size: Annotated[int, Flag(least=1)]
+    """Number of candidates in a set."""
+    method: str = "uce"
+    """Method that erases; see `unconcept methods`."""
+    settings: Annotated[Mapping[str, object] | None, SETTINGS_FLAG] = None
+    """One setting of the method, over the model's recipe for it; repeatable."""
+    by: Literal["concept", "prompt"] = "concept"
+    """What a candidate is: concept or prompt."""
+    loss: Literal["denoising", "judged"] = "denoising"
+    """What the weights follow: denoising, the error on a candidate's pictures, or judged, what the judge finds."""
+    outer: Annotated[int, Flag(least=1)] = 10
+    """Erasures of each search, one step of the weights each."""
+    w_lr: Annotated[float | None, Flag(show_default=False)] = None
+    """Rate of the weights.  [default: such that the first step changes none by more than 0.3]"""
+    random: Annotated[int, Flag(least=1)] = 10
+    """Random sets of the same size at most, as a control."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,9 @@
 """Evaluates finished edits, or benchmarks methods on concepts; writes a folder with report, data and tables."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.choice import announce_judge, judge_caveat
-from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord
+from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord, TaskTally
 from ..evaluation.trials.bench import examine_trials, run_bench
 from ..evaluation.trials.filters import FILTERS, NoEdit
 from ..evaluation.trials.finding import Finding, missing_results, notes_of
@@ -23,8 +23,9 @@ from ..evaluation.trials.report import Report, write_data, write_run
 from ..evaluation.trials.trial import RunContext, image_pairs
 from ..methods import methods
 from ..report.environment import run_environment
+from ..report.forget_set_data import ForgetSetsData
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
-from .evaluate_job import EvaluationRun, open_run
+from .evaluate_job import EvaluationRun, OpenRun, open_run
 from .options import (
     StrengthOptions,
     paths,
@@ -78,17 +79,43 @@ def _planned(options: EvaluateOptions | AttackOptions | BenchOptions, **more: An
     return EvaluationRun(**{**shared, "model": options.model, "concepts": options.names, **more})
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What a run found."""
+
+    findings: Sequence[Finding]
+    tally: TaskTally
+    planned: int
+    """Trials that it should have."""
+    forget_sets: ForgetSetsData | None = None
+
+
 def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
     """Run an evaluation, or continue an interrupted one.
 
     If results are missing, the report is PARTIAL and the same command continues.
     """
+    return measure(open_run(run), _examined, progress)
+
+
+def _examined(opened: OpenRun, folder: Path, context: RunContext) -> Measured:
+    """Make the run's edits, and examine them beside the finished ones."""
+    run = opened.run
+    found, tally = run_bench(run.variants, run.requests, opened.suite, opened.unedited, folder, context)
+    finished, more = examine_trials(opened.trials, opened.suite, context)
+    return Measured([*found, *finished], tally + more, len(run.variants) * len(run.requests) + len(opened.trials))
+
+
+def measure(
+    opened: OpenRun,
+    examine: Callable[[OpenRun, Path, RunContext], Measured],
+    progress: ProgressCallback = ignore_progress,
+) -> Report:
+    """Examine what was opened, and write the report; an interrupted run with the same identity goes on."""
     begun = time.perf_counter()
-    opened = open_run(run)
     run, unedited, suite, judge = opened.run, opened.unedited, opened.suite, opened.judge
     keeps = may_keep_pictures([origin.kind for origin in opened.origins], run.store_pictures)
     reasons = opened.notes | why_no_pictures(keeps) | announce_judge(judge, opened.judged_pictures, progress)
-    planned = len(run.variants) * len(run.requests) + len(opened.trials)
     with atomic_folder(run.out, opened.identity, run.overwrite) as folder, ExitStack() as stack:
         deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         store = stack.enter_context(run_store(run.store, folder, keeps))
@@ -103,18 +130,18 @@ def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -
             opened.control,
             run.references,
         )
-        found, tally = run_bench(run.variants, run.requests, suite, unedited, folder, context)
-        finished, more = examine_trials(opened.trials, suite, context)
-        found, tally = [*found, *finished], tally + more
+        measured = examine(opened, folder, context)
+        found, tally = measured.findings, measured.tally
         seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
         answered = [finding.answered_trial for finding in found]
         pictures = [image_pairs(one.trial, one.prompts, context) for one in answered]
         failures = (*tally.failed, *_collapsed(found, pictures))
         conditions = run_environment(unedited.base(), seconds)
-        missing = missing_results(planned, found, pictures, judge is not None)
+        missing = missing_results(measured.planned, found, pictures, judge is not None)
         pooled = suite.pool([(finding.label, finding.concepts, finding.figures) for finding in found])
         told = {**reasons, **notes_of(found), **pooled}
         report = Report(found, suite, opened.spec, judge, conditions, failures, missing, told)
+        report = replace(report, forget_sets=measured.forget_sets)
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report

@@ -20,7 +20,14 @@ from ..edits.origin import OriginMaker
 from ..evaluation.trials.report import Report
 from ..models import open_model
 from ..models.loading import absolute_source
-from .command_options import AttackOptions, BenchOptions, EraseOptions, EvaluateOptions, RecheckOptions
+from .command_options import (
+    AttackOptions,
+    BenchOptions,
+    EraseOptions,
+    EvaluateOptions,
+    RecheckOptions,
+    WorstCaseOptions,
+)
 from .derivatives.recheck import recheck
 from .edit_base import record_base
 from .erase import EraseOutcome, erase
@@ -28,6 +35,7 @@ from .evaluate import evaluate, plan_attack, plan_bench, plan_evaluation
 from .protection.options import ProtectOptions
 from .protection.protect import protect
 from .resolve import plan_job
+from .searches.worst_case import find_worst_case, plan_worst_case
 
 _PATH_NAMES = {"out", "store", "concepts_file", "retain_file", "prompts"}
 _P = ParamSpec("_P")
@@ -130,9 +138,15 @@ def _bench(options: BenchOptions) -> Report:
     return evaluate(plan_bench(options))
 
 
+def _worst_case(options: WorstCaseOptions) -> Report:
+    """Search for the candidates that are hardest to erase together, and measure them beside random sets."""
+    return find_worst_case(plan_worst_case(options))
+
+
 erase_concepts = _keyword_function("erase", EraseOptions, _erase)
 evaluate_edits = _keyword_function("evaluate", EvaluateOptions, _evaluate)
 attack_edits = _keyword_function("attack", AttackOptions, _attack)
 recheck_edit = _keyword_function("recheck", RecheckOptions, recheck)
 protect_pictures = _keyword_function("protect", ProtectOptions, protect)
 bench_methods = _keyword_function("bench", BenchOptions, _bench)
+worst_case_sets = _keyword_function("worst_case", WorstCaseOptions, _worst_case)

@@ -12,6 +12,7 @@ from ..core.output_folder import write_atomically
 from ..core.regular_files import require_regular_file
 from ..prompts.sets import PromptGroup
 from .data_types import DataTable, Number, RateData, SparseTable
+from .forget_set_data import ForgetSetsData
 from .ladder_data import LadderData
 
 REPORT_SCHEMA_VERSION: Literal[3] = 3
@@ -210,6 +211,8 @@ class ReportData(DataTable):
     reasons: dict[str, str]
     recipe: str | None
     trials: tuple[TrialData, ...]
+    forget_sets: ForgetSetsData | None = None
+    """The search for the forget set that is hardest to erase, if there was one; each set is a trial."""
 
     def plain(self) -> dict[str, Any]:
         """Plain data for JSON."""

@@ -30,6 +30,7 @@ from ...report.data import (
     TrialData,
     write_json,
 )
+from ...report.forget_set_data import ForgetSetsData
 from ...worlds.table import concept_table
 from ..judging.judge import Judge, image_measures
 from ..judging.rates import GroupRow, JudgeCalibration, PairedAnswer, calibrate_judge, drawn_instead, group_rates
@@ -57,6 +58,7 @@ class Report:
     missing: int = 0  # planned pictures, scores or attacks that are not there
     reasons: Mapping[str, str] | None = None  # why the request is as it is
     recipe: str | None = None
+    forget_sets: ForgetSetsData | None = None
 
     @property
     def status(self) -> ReportStatus:
@@ -95,6 +97,7 @@ class Report:
             reasons=dict(self.reasons or {}),
             recipe=self.recipe,
             trials=tuple(trial_data(finding) for finding in self.findings),
+            forget_sets=self.forget_sets,
         )
 
     def data(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .. import command_options as main
 from .. import ledger_options as ledgers
 from ..options import texts
 from ..protection.options import ProtectOptions
-from . import erase, evaluate, files, ledger, ledger_views, protect, recheck
+from . import erase, evaluate, files, ledger, ledger_views, protect, recheck, worst_case
 from .plan import Plan, PlannedDownload, PlannedStep
 
 PLANNERS: dict[type, Callable[[Any], Plan]] = {
@@ -28,6 +28,7 @@ PLANNERS: dict[type, Callable[[Any], Plan]] = {
     main.EvaluateOptions: evaluate.plan_run,
     main.AttackOptions: evaluate.plan_run,
     main.BenchOptions: evaluate.plan_run,
+    main.WorstCaseOptions: worst_case.plan_set_search,
     main.RecheckOptions: recheck.plan_recheck,
     ledgers.InitOptions: ledger.plan_init,
     ledgers.AddOptions: ledger.plan_add,

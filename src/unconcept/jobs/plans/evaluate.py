@@ -1,6 +1,6 @@
 """The plans of `evaluate`, `attack` and `bench`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ...core.output_folder import default_store, require_usable_folder
 from ...evaluation.judging.choice import NOT_JUDGED_NOTE
@@ -29,6 +29,13 @@ def plan_run(options: EvaluateOptions | AttackOptions | BenchOptions) -> Plan:
     """Plan an evaluation, an attack or a bench. Raises the errors that it raises for bad input."""
     run = _run_of(options)
     opening, opened = timed_once(lambda: open_run(run))
+    return plan_opened(opened, opening)
+
+
+def plan_opened(
+    opened: OpenRun, opening: float, search: Callable[[OpenRun, DrawTime], PlannedStep] | None = None
+) -> Plan:
+    """Plan a run that was opened in `opening` seconds; `search` plans what comes before its edits."""
     run, model = opened.run, opened.unedited.base()
     require_usable_folder(run.out, opened.identity, run.overwrite)
     loading = load_networks(model)
@@ -38,6 +45,7 @@ def plan_run(options: EvaluateOptions | AttackOptions | BenchOptions) -> Plan:
     drawing = _drawing(opened, trials, base)
     steps = [
         PlannedStep(f"open {run.model}", opening + loading, "it was opened"),
+        *([search(opened, base)] if search else []),
         *made.steps,
         *drawing.steps(),
         *attack_steps(trials, opened, drawing.judge_cost),

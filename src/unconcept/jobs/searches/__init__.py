@@ -1,0 +1,1 @@
+"""Jobs that search for what an erasure finds hardest: one job a file."""
