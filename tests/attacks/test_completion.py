@@ -8,6 +8,7 @@ import torch
 from tests.attacks.cases import case
 from unconcept.attacks.completion import Completion
 from unconcept.core.errors import SettingsError
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 
 CONTRACT_SETTINGS = {"handovers": [0.5]}
 STEPS = 3
@@ -17,7 +18,7 @@ def drawn(asked, given, edited: bool = True) -> torch.Tensor:
     model, held = asked.model, asked if edited else replace(asked, edit=None)
     with held.edit_applied():
         texts = model.condition([given.text])
-        return given.sampling.sample(model, texts, asked.noise[:1], STEPS, asked.guidance_scale, None)
+        return given.sampling.sample(model, SamplingRequest(texts, asked.noise[:1], STEPS, asked.guidance_scale))
 
 
 @pytest.mark.parametrize(("family", "name"), [("sd1", "ddim"), ("flux", None)])

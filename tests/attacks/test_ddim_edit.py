@@ -4,6 +4,7 @@ import torch
 
 from tests.attacks.cases import case
 from unconcept.attacks.ddim_edit import DDIMEdit
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 
 CONTRACT_SETTINGS = {"steps": 2, "edits": ["in ink style"]}
@@ -18,7 +19,7 @@ def test_the_way_back_leads_to_the_picture() -> None:
     for steps in (3, 20):
         given = list(DDIMEdit(steps, edits=("x",)).search(asked))[1].inputs[0]
         with asked.edit_applied():
-            back = given.sampling.sample(model, model.condition([given.text]), asked.noise[:1], 7, 1.0, None)
+            back = given.sampling.sample(model, SamplingRequest(model.condition([given.text]), asked.noise[:1], 7, 1.0))
         gaps.append(float((back - picture).norm()))
     assert gaps[1] < gaps[0] / 3
 

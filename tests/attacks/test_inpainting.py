@@ -6,6 +6,7 @@ import torch
 from tests.attacks.cases import case
 from unconcept.attacks.inpainting import InpaintingFill, centred_square
 from unconcept.models.diffusion.procedures.inpainting import Inpainting
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 from unconcept.models.diffusion.sampler import Sampler
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.models.views import pipeline_view
@@ -18,7 +19,7 @@ def filled(asked, share: float) -> torch.Tensor:
     mask = torch.zeros(1, 1, 8, 8) if share == 0 else centred_square((8, 8), share)[None, None]
     with torch.no_grad():
         given = Inpainting(encode_images(asked.model, asked.pictures[:1]), mask)
-    return given.sample(asked.model, asked.model.condition(["a dog"]), asked.noise[:1], 3, 3.0, None)
+    return given.sample(asked.model, SamplingRequest(asked.model.condition(["a dog"]), asked.noise[:1], 3, 3.0))
 
 
 def test_without_a_mask_the_picture_stays_and_a_full_one_draws_anew() -> None:

@@ -7,6 +7,7 @@ import torch
 from tests.attacks.cases import case
 from unconcept.attacks.ledits import LEdits, word_places
 from unconcept.models.diffusion.procedures.edit_friendly import EditFriendly, attended_places, changed_places
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.models.views import pipeline_view
 
@@ -16,7 +17,7 @@ CONTRACT_SETTINGS = {"steps": 2, "skip": 0.5, "edits": ["in ink style"]}
 def drawn(asked, given) -> torch.Tensor:
     with asked.edit_applied():
         texts = asked.model.condition([given.text])
-        return given.sampling.sample(asked.model, texts, asked.noise[:1], 9, 7.0, None)
+        return given.sampling.sample(asked.model, SamplingRequest(texts, asked.noise[:1], 9, 7.0))
 
 
 def test_without_an_edit_any_model_comes_back_to_the_picture() -> None:

@@ -10,13 +10,14 @@ from tests.attacks.cases import case
 from unconcept.attacks.masactrl import MasaCtrl
 from unconcept.core.errors import SettingsError
 from unconcept.models.diffusion.procedures.mutual_attention import MutualAttention, self_attentions, shared_keys
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 
 CONTRACT_SETTINGS = {"steps": 2, "first_step": 1, "first_layer": 0, "edits": ["in ink style"]}
 
 
 def drawn(asked, sources: tuple[str, ...], texts: list[str], first_step: int) -> torch.Tensor:
     given = MutualAttention(asked.noise[: len(texts)], sources, 3, 3.0, first_step, 0)
-    return given.sample(asked.model, asked.model.condition(texts), asked.noise, 9, 9.0, None)
+    return given.sample(asked.model, SamplingRequest(asked.model.condition(texts), asked.noise, 9, 9.0))
 
 
 def test_the_same_text_in_both_gives_the_same_picture() -> None:

@@ -17,6 +17,7 @@ from unconcept.core.settings import build_settings
 from unconcept.edits.registry import edit_kinds
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.methods import methods
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 
 EXACT = {"derived-embedding": {"lamb": 1e-9}}  # Without a ridge, the inverse of no change is no change.
 ACTS = 1e-3  # relative change from which an attack counts as acting on an edit
@@ -75,7 +76,8 @@ def effect(asked: AttackCase, given: AttackInput) -> torch.Tensor:
             if given.sampling is None:
                 sides.append(model.denoise(start, torch.tensor([500]), text))
             else:
-                sides.append(given.sampling.sample(model, text, start, asked.steps, asked.guidance_scale, None))
+                wanted = SamplingRequest(text, start, asked.steps, asked.guidance_scale)
+                sides.append(given.sampling.sample(model, wanted))
     return sides[0] - sides[1]
 
 

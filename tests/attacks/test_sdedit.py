@@ -7,6 +7,7 @@ from tests.attacks.cases import case
 from unconcept.attacks.sdedit import SDEdit
 from unconcept.core.errors import SettingsError
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 from unconcept.models.diffusion.vae import decode_latents, encode_images
 from unconcept.prompts.picture_edits import WantedChange
 
@@ -18,9 +19,10 @@ def test_at_full_strength_a_flow_draws_from_noise() -> None:
     asked = case("sd3")
     model, noise = asked.model, asked.noise[:1]
     clean = encode_images(model, asked.pictures[:1]).detach()
-    drawn = ImageToImage(clean, 1.0).sample(model, model.condition(["a"]), noise, 2, 3.0, None)
+    wanted = SamplingRequest(model.condition(["a"]), noise, 2, 3.0)
+    drawn = ImageToImage(clean, 1.0).sample(model, wanted)
     assert torch.allclose(drawn, model.sample(["a"], noise, 2, 3.0), atol=1e-5)
-    half = [ImageToImage(x, 0.5).sample(model, model.condition(["a"]), noise, 2, 3.0, None) for x in (clean, -clean)]
+    half = [ImageToImage(x, 0.5).sample(model, wanted) for x in (clean, -clean)]
     assert not torch.allclose(half[0], half[1], atol=1e-3)
 
 
@@ -43,7 +45,8 @@ def test_the_control_is_the_picture_as_the_autoencoder_gives_it() -> None:
     given, model = control.inputs[1], asked.model
     with torch.no_grad():
         expected = decode_latents(model, encode_images(model, asked.pictures[1:2]))
-    drawn = given.sampling.sample(model, model.condition([given.text]), asked.noise[:1], 9, 3.0, None)
+    wanted = SamplingRequest(model.condition([given.text]), asked.noise[:1], 9, 3.0)
+    drawn = given.sampling.sample(model, wanted)
     assert torch.allclose(drawn, expected, atol=1e-5)
 
 

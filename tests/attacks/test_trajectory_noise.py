@@ -9,6 +9,7 @@ from diffusers import DDIMScheduler
 from tests.attacks.cases import case
 from unconcept.attacks.trajectory_noise import TrajectoryNoise
 from unconcept.models.diffusion.procedures.enlarged_noise import EnlargedNoise, step_levels
+from unconcept.models.diffusion.procedures.registry import SamplingRequest
 from unconcept.models.diffusion.sampler import LoopOptions, Sampler
 from unconcept.models.diffusion.vae import finish_pictures
 
@@ -18,7 +19,8 @@ STEPS = 4
 
 def sampled(asked, eta: float, v: float = 1.0, seed: int = 3) -> torch.Tensor:
     procedure = EnlargedNoise(torch.tensor([seed]), eta, v)
-    return procedure.sample(asked.model, asked.model.condition(["a dog"]), asked.noise[:1], STEPS, 3.0, None)
+    texts = asked.model.condition(["a dog"])
+    return procedure.sample(asked.model, SamplingRequest(texts, asked.noise[:1], STEPS, 3.0))
 
 
 def test_without_noise_it_is_ddim_whatever_v_is() -> None:

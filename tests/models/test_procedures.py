@@ -11,6 +11,7 @@ from unconcept.models.diffusion import procedures as every_kind  # noqa: F401, r
 from unconcept.models.diffusion.procedures.given_latents import GivenLatents
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
 from unconcept.models.diffusion.procedures.registry import (
+    SamplingRequest,
     join_procedures,
     procedure_tensors,
     procedure_texts,
@@ -62,7 +63,7 @@ def view():
 
 def drawn(given, rows: slice = slice(None)) -> torch.Tensor:
     noise = torch.cat([latents(10), latents(11)])[rows]
-    return given.sample(view(), view().condition(TEXTS[rows]), noise, STEPS, SCALE, None)
+    return given.sample(view(), SamplingRequest(view().condition(TEXTS[rows]), noise, STEPS, SCALE))
 
 
 @pytest.mark.parametrize("name", list(procedures))

@@ -22,6 +22,7 @@ from ...models import Conditioning, ModelView
 from ...models.checkpoint.safetensors_io import write_tensors
 from ...models.diffusion import procedures as _known_procedures  # noqa: F401, registers every kind
 from ...models.diffusion.procedures.registry import (
+    SamplingRequest,
     join_procedures,
     procedure_tensors,
     procedure_texts,
@@ -29,6 +30,7 @@ from ...models.diffusion.procedures.registry import (
     restore_procedure,
     shared_values,
 )
+from ...models.diffusion.procedures.sampling_change import SamplingChange
 from ...models.model_view import SoftPrompts
 from ...prompts.safety import require_drawable
 from ..sampling import DrawSpec, initial_noise
@@ -178,8 +180,8 @@ def _sample_alike(model: ModelView, found: Sequence[AdversarialInput], spec: Dra
     noise = torch.stack([_start(one, model.latent_shape) for one in found])
     over, rows = inputs[0].weights, [given.sampling for given in inputs if given.sampling]
     with over.applied(model) if over else nullcontext():
-        texts, how = _condition(model, inputs), (spec.steps, spec.guidance_scale, spec.sampler)
-        return join_procedures(rows).sample(model, texts, noise, *how) if rows else model.sample(texts, noise, *how)
+        asked = SamplingRequest(_condition(model, inputs), noise, spec.steps, spec.guidance_scale, spec.sampler)
+        return (join_procedures(rows) if rows else SamplingChange()).sample(model, asked)
 
 
 def _start(one: AdversarialInput, shape: tuple[int, int, int]) -> Tensor:

@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from ....core.errors import require
 from ...hooks.attention_maps import AttentionRecord, grid_sides, record_attention, text_attentions
-from ...model_view import Conditioning, ModelView, SamplingStart
+from ...model_view import ModelView, SamplingStart
 from ..callbacks import SamplingCallbacks, SamplingStep, callbacks_on
-from .registry import procedure
+from .registry import SamplingRequest, procedure
 
 _COARSER = 4  # sides of the attention maps that are read, as a part of the latents': 16 of 64
 _BLUR = 0.5  # standard deviation of the smoothing, in places of the maps, twice as wide as its name says
@@ -36,15 +36,7 @@ class EditFriendly:
     threshold: float = 0.9
     """Quantile above which a place is in a mask."""
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw on from the latents by DDPM's steps; noise, and the settings of other drawings, are not read."""
         start = SamplingStart(self.latents, self.done, self.residuals.transpose(0, 1))
         with record_attention(model, text_attentions(model)) as kept:
@@ -53,7 +45,7 @@ class EditFriendly:
                 return self._masked(at, kept)
 
             with callbacks_on(model.modules("denoiser"), SamplingCallbacks(predicted=mask)):
-                return model.sample(texts, start, self.steps, self.guidance_scale, "ddim")
+                return model.sample(asked.texts, start, self.steps, self.guidance_scale, "ddim")
 
     def _masked(self, at: SamplingStep, kept: AttentionRecord) -> Tensor | None:
         maps = [calls[-1] for calls in kept.values()]

@@ -7,11 +7,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ...model_view import Conditioning, ModelView
+from ...model_view import ModelView
 from ..callbacks import SamplingCallbacks, SamplingStep, callbacks_on
 from ..sampler import Sampler
 from ..schedulers import named_scheduler
-from .registry import procedure
+from .registry import SamplingRequest, procedure
 
 _Levels = tuple[float, float]  # a and s of x_t = a x_0 + s eps
 
@@ -31,21 +31,13 @@ class EnlargedNoise:
     variance_scale: float = 1.0
     """v: factor of the noise added, which 1 keeps at the schedule's level."""
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw from the noise in so many steps of DDIM, or of the flow's own scheduler; `sampler` is not read."""
         name = None if model.schedule.prediction_type == "flow" else "ddim"
         if self.eta == 0:
-            return model.sample(texts, noise, steps, guidance_scale, name)
-        _, c, h, w = noise.shape
-        levels = step_levels(model, Sampler(model, steps, name, shape=(c, h, w)), steps)
+            return model.sample(asked.texts, asked.noise, asked.steps, asked.guidance_scale, name)
+        _, c, h, w = asked.noise.shape
+        levels = step_levels(model, Sampler(model, asked.steps, name, shape=(c, h, w)), asked.steps)
         generators = [torch.Generator().manual_seed(seed) for seed in self.seeds.tolist()]
         before: list[Tensor] = []
 
@@ -58,7 +50,7 @@ class EnlargedNoise:
             return self._step(model, before[0], at.prediction, at.t, levels[at.k], fresh)
 
         with callbacks_on(model.modules("denoiser"), SamplingCallbacks(before=remember, after=step)):
-            return model.sample(texts, noise, steps, guidance_scale, name)
+            return model.sample(asked.texts, asked.noise, asked.steps, asked.guidance_scale, name)
 
     def _step(
         self,

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...model_view import Conditioning, ModelView, SamplingStart
+from ...model_view import ModelView, SamplingStart
 from ..sampler import Sampler
-from .registry import procedure
+from .registry import SamplingRequest, procedure
 
 
 @procedure("given-latents")
@@ -21,16 +21,8 @@ class GivenLatents:
     sampler: str | None = None
     """Name of the sampler; None for the model's own."""
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw on from the latents; the noise is not used."""
         done = len(Sampler(model, self.steps, self.sampler)) if self.done is None else self.done
         start = SamplingStart(self.latents, done)
-        return model.sample(texts, start, self.steps, guidance_scale, self.sampler)
+        return model.sample(asked.texts, start, self.steps, asked.guidance_scale, self.sampler)

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...model_view import Conditioning, ModelView, SamplingStart
+from ...model_view import ModelView, SamplingStart
 from ..sampler import Sampler
-from .registry import procedure
+from .registry import SamplingRequest, procedure
 
 
 @procedure("image-to-image")
@@ -18,18 +18,10 @@ class ImageToImage:
     level: float
     """Share of the steps that are made, above 0 to 1."""
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw from the latents, noised by `noise`."""
-        loop = Sampler(model, steps, sampler)
+        loop = Sampler(model, asked.steps, asked.sampler)
         k = loop.begin_at(self.level)
         clean = self.latents.to(model.device, model.dtype)
-        start = SamplingStart(loop.add_noise(clean, noise.to(clean), k), k)
-        return model.sample(texts, start, steps, guidance_scale, sampler)
+        start = SamplingStart(loop.add_noise(clean, asked.noise.to(clean), k), k)
+        return model.sample(asked.texts, start, asked.steps, asked.guidance_scale, asked.sampler)

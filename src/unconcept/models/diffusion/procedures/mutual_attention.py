@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...model_view import Conditioning, ModelView, SamplingStart
 from ..callbacks import SamplingCallbacks, SamplingStep, callbacks_on
-from .registry import procedure
+from .registry import SamplingRequest, procedure
 
 _BLOCKS = ("down_blocks.", "mid_block.", "up_blocks.")  # of a UNet, in the order in which they compute
 
@@ -32,17 +32,9 @@ class MutualAttention:
     first_layer: int = 10
     """Self-attention from which on it does so, counted in the order in which they compute."""
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw the edits by DDIM; noise, and the settings of other drawings, are not read."""
-        both = Conditioning.concatenate([model.condition(self.sources), texts])
+        both = Conditioning.concatenate([model.condition(self.sources), asked.texts])
         start, now = SamplingStart(torch.cat([self.latents, self.latents])), [0]
 
         def count(at: SamplingStep) -> None:

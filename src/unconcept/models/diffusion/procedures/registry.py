@@ -5,7 +5,7 @@ hashes, joins or replays one needs to know nothing else.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -17,6 +17,18 @@ from ...model_view import Conditioning, ModelView
 _KIND = "kind"  # names the procedure among its saved values
 
 
+@dataclass(frozen=True)
+class SamplingRequest:
+    """What is to be drawn, and how. A procedure with steps, a sampler or a guidance scale of its own reads no other."""
+
+    texts: Conditioning
+    noise: Tensor  # (b, c, h, w), of unit variance
+    steps: int
+    guidance_scale: float
+    sampler: str | None = None
+    """Name of the sampler; None for the model's own."""
+
+
 class SamplingProcedure(Protocol):
     """A frozen dataclass.
 
@@ -24,20 +36,8 @@ class SamplingProcedure(Protocol):
     pictures of a batch share.
     """
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
-        """Draw pictures (b, 3, h, w) in [0, 1] with the model as it now computes.
-
-        `noise` (b, c, h, w) has unit variance. A procedure with steps, a sampler or a guidance scale of its own
-        does not read the others.
-        """
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
+        """Draw pictures (b, 3, h, w) in [0, 1] with the model as it now computes."""
 
 
 procedures: Registry[Callable[..., SamplingProcedure]] = Registry("sampling procedure")

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ...model_view import Conditioning, ModelView
-from .registry import procedure
+from ...model_view import ModelView
+from .registry import SamplingRequest, procedure
 
 
 @procedure("sampling-change")
@@ -17,15 +17,7 @@ class SamplingChange:
     guidance_scale: float | None = None
     sampler: str | None = None
 
-    def sample(
-        self,
-        model: ModelView,
-        texts: Conditioning,
-        noise: Tensor,
-        steps: int,
-        guidance_scale: float,
-        sampler: str | None,
-    ) -> Tensor:
+    def sample(self, model: ModelView, asked: SamplingRequest) -> Tensor:
         """Draw from the noise."""
-        scale = guidance_scale if self.guidance_scale is None else self.guidance_scale
-        return model.sample(texts, noise, self.steps or steps, scale, self.sampler or sampler)
+        scale = asked.guidance_scale if self.guidance_scale is None else self.guidance_scale
+        return model.sample(asked.texts, asked.noise, self.steps or asked.steps, scale, self.sampler or asked.sampler)
