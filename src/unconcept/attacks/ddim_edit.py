@@ -16,8 +16,17 @@ from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
 from ..models.model_view import PromptGuidance
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
+from ..prompts.picture_edits import USUAL_EDITS, require_edits
+from .registry import (
+    AttackAttempt,
+    AttackCase,
+    AttackInput,
+    LadderPlace,
+    attack,
+    first_edit_alone,
+    require_positive_settings,
+    try_edits,
+)
 
 
 @attack(
@@ -59,22 +68,19 @@ class DDIMEdit:
         A control draws the inverted picture again under the empty text, by which any model comes near to it.
         """
         concept = case.concept.name if self.names_concept else None
-        first = AttackInput(edit_text(self.edits[0], concept))
-        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
+        yield first_edit_alone(case, self.edits, concept)
         name = None if case.model.schedule.prediction_type == "flow" else "ddim"
         found: dict[int, Tensor] = {}
         for i in case.unsolved:
             clean = encode_images(case.model, case.pictures[i : i + 1])
             with case.edit_applied():
                 found[i] = self._invert(case, clean, name).float().cpu()
-        again = {i: AttackInput("", sampling=GivenLatents(x, 0, self.steps, name)) for i, x in found.items()}
-        yield AttackAttempt(0, again, control="inverted and drawn again under no text")
-        for tried, edit in enumerate(self.edits, self.steps + 1):
-            left, text = case.unsolved, edit_text(edit, concept)
-            if not left:
-                return
-            drawn = {i: AttackInput(text, sampling=GivenLatents(found[i], 0, self.steps, name)) for i in left}
-            yield AttackAttempt(tried, drawn, wanted=wanted_change(edit))
+
+        def edited(i: int, text: str) -> AttackInput:
+            return AttackInput(text, sampling=GivenLatents(found[i], 0, self.steps, name))
+
+        yield AttackAttempt(0, {i: edited(i, "") for i in found}, control="inverted and drawn again under no text")
+        yield from try_edits(case, self.edits, concept, self.steps, edited)
 
     def _invert(self, case: AttackCase, clean: Tensor, name: str | None) -> Tensor:
         """Latents (1, c, h, w) from which the sampler draws the picture again, without guidance."""

@@ -18,8 +18,17 @@ from ..models.diffusion.procedures.edit_friendly import EditFriendly
 from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.text.vocabulary import word_ids
-from ..prompts.picture_edits import USUAL_EDITS, require_edits, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
+from ..prompts.picture_edits import USUAL_EDITS, require_edits
+from .registry import (
+    AttackAttempt,
+    AttackCase,
+    AttackInput,
+    LadderPlace,
+    attack,
+    first_edit_alone,
+    require_positive_settings,
+    try_edits,
+)
 
 
 @attack(
@@ -68,19 +77,17 @@ class LEdits:
 
         A control draws with the picture's noise and no edit: any model comes back near to the picture.
         """
-        first = AttackInput(self.edits[0])
-        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
+        yield first_edit_alone(case, self.edits)
         whole = int(self.steps * (1 + self.skip))
         loop = Sampler(case.model, whole, "ddim", eta=1.0)
         found = {i: self._invert(case, loop, i) for i in case.unsolved}
         plain = {i: self._edited(case, noise, "", whole, 1.0) for i, noise in found.items()}
         yield AttackAttempt(0, plain, control="inverted and drawn again without an edit")
-        for tried, edit in enumerate(self.edits, self.steps + 1):
-            left = case.unsolved
-            if not left:
-                return
-            drawn = {i: self._edited(case, found[i], edit, whole, self.edit_guidance) for i in left}
-            yield AttackAttempt(tried, drawn, wanted=wanted_change(edit))
+
+        def edited(i: int, text: str) -> AttackInput:
+            return self._edited(case, found[i], text, whole, self.edit_guidance)
+
+        yield from try_edits(case, self.edits, None, self.steps, edited)
 
     def _invert(self, case: AttackCase, loop: Sampler, i: int) -> EditFriendlyNoise:
         clean = encode_images(case.model, case.pictures[i : i + 1])

@@ -16,8 +16,17 @@ from ..models.diffusion.procedures.mutual_attention import MutualAttention, self
 from ..models.diffusion.sampler import Sampler
 from ..models.diffusion.vae import encode_images
 from ..models.model_view import PromptGuidance
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
+from ..prompts.picture_edits import USUAL_EDITS, require_edits
+from .registry import (
+    AttackAttempt,
+    AttackCase,
+    AttackInput,
+    LadderPlace,
+    attack,
+    first_edit_alone,
+    require_positive_settings,
+    try_edits,
+)
 
 _FIRST_LAYER = 10 / 16  # of Stable Diffusion 1's self-attentions, in the authors' scripts
 
@@ -66,8 +75,7 @@ class MasaCtrl:
         A control draws the prompt in place of the edit. (inferred) The inversion has no guidance.
         """
         name = case.concept.name if self.names_concept else None
-        start = AttackInput(edit_text(self.edits[0], name))
-        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), start), wanted=wanted_change(self.edits[0]))
+        yield first_edit_alone(case, self.edits, name)
         layers = len(self_attentions(case.model))
         first = int(_FIRST_LAYER * layers) if self.first_layer is None else self.first_layer
         require(first < layers, f"masactrl: first_layer {first}, but {case.model.name} has {layers}: give a lower one")
@@ -84,8 +92,4 @@ class MasaCtrl:
             return AttackInput(text, sampling=own)
 
         yield AttackAttempt(0, {i: edited(i, case.prompts[i]) for i in found}, control="its prompt in place of an edit")
-        for tried, edit in enumerate(self.edits, self.steps + 1):
-            left, text = case.unsolved, edit_text(edit, name)
-            if not left:
-                return
-            yield AttackAttempt(tried, {i: edited(i, text) for i in left}, wanted=wanted_change(edit))
+        yield from try_edits(case, self.edits, name, self.steps, edited)

@@ -1,6 +1,6 @@
 """Input and output of attacks, and their registry."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, get_args
@@ -18,7 +18,7 @@ from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.diffusion.procedures.registry import SamplingProcedure
 from ..models.families import require_families
 from ..models.model_view import SoftPrompts
-from ..prompts.picture_edits import WantedChange
+from ..prompts.picture_edits import WantedChange, edit_text, wanted_change
 
 AccessLevel = Literal["text", "embedding", "latent", "picture", "weights"]  # access that an attacker needs, least first
 SearchScope = Literal["prompt", "concept"]  # one search for each prompt, or one for all prompts of a concept
@@ -196,6 +196,23 @@ class AttackInfo:
 
 
 attacks: Registry[AttackInfo] = Registry("attack", plugin_group="unconcept.attacks")
+
+
+def first_edit_alone(case: AttackCase, edits: Sequence[str], name: str | None = None) -> AttackAttempt:
+    """The floor of an attack that edits pictures: the first edit's text, with the concept's name or without, alone."""
+    alone = AttackInput(edit_text(edits[0], name))
+    return AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), alone), wanted=wanted_change(edits[0]))
+
+
+def try_edits(
+    case: AttackCase, edits: Sequence[str], name: str | None, done: int, make: Callable[[int, str], AttackInput]
+) -> Iterator[AttackAttempt]:
+    """Try each edit on the prompts that are left, after so many steps. `make` edits a prompt's picture by a text."""
+    for tried, edit in enumerate(edits, done + 1):
+        left, text = case.unsolved, edit_text(edit, name)
+        if not left:
+            return
+        yield AttackAttempt(tried, {i: make(i, text) for i in left}, wanted=wanted_change(edit))
 
 
 def require_positive_settings(owner: str, **counts: int) -> None:

@@ -14,8 +14,8 @@ from ..models.diffusion.procedures.given_latents import GivenLatents
 from ..models.diffusion.procedures.image_to_image import ImageToImage
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
-from ..prompts.picture_edits import USUAL_EDITS, edit_text, require_edits, wanted_change
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
+from ..prompts.picture_edits import USUAL_EDITS, require_edits
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, first_edit_alone, try_edits
 
 
 @attack(
@@ -54,18 +54,16 @@ class SDEdit:
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Try each edit at each strength. The floor is the first edit's text without the picture."""
-        name, tried = case.concept.name if self.names_concept else None, 0
-        first = AttackInput(edit_text(self.edits[0], name))
-        yield AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), first), wanted=wanted_change(self.edits[0]))
+        name = case.concept.name if self.names_concept else None
+        yield first_edit_alone(case, self.edits, name)
         clean = {i: encode_images(case.model, case.pictures[i : i + 1]).float().cpu() for i in case.unsolved}
         sources = {
             i: AttackInput(case.prompts[i], sampling=GivenLatents(x, None, case.steps)) for i, x in clean.items()
         }
         yield AttackAttempt(0, sources, control="picture itself")
-        for strength in self.strengths:
-            for edit in self.edits:
-                tried, left, text = tried + 1, case.unsolved, edit_text(edit, name)
-                if not left:
-                    return
-                found = {i: AttackInput(text, sampling=ImageToImage(clean[i], strength)) for i in left}
-                yield AttackAttempt(tried, found, wanted=wanted_change(edit))
+        for turn, strength in enumerate(self.strengths):
+
+            def edited(i: int, text: str, strength: float = strength) -> AttackInput:
+                return AttackInput(text, sampling=ImageToImage(clean[i], strength))
+
+            yield from try_edits(case, self.edits, name, turn * len(self.edits), edited)
