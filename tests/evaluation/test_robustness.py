@@ -10,6 +10,7 @@ from tests.evaluation.test_harness import SPEC, trial
 from tests.evaluation.test_harness import drawn as drawn
 from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import where as where
+from tests.killed import Killed
 from unconcept.attacks import AttackInput
 from unconcept.core.errors import StoreError
 from unconcept.core.output_folder import write_atomically
@@ -28,14 +29,15 @@ from unconcept.evaluation.attacks.threat_model import knowledge_from_table
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
-from unconcept.evaluation.tasks.attack import AttackTask, plan_attacks
+from unconcept.evaluation.tasks import attack as attacking
+from unconcept.evaluation.tasks.attack import AttackTask, found_picture_key, plan_attacks
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.methods.nag import NAG
 from unconcept.models import Conditioning
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
 from unconcept.models.model_view import SoftPrompts
-from unconcept.prompts.checks import GroupSizes, Prompt
+from unconcept.prompts.checks import GroupSizes
 
 SUITE = Suite("two", "", GroupSizes(2, 0), group_checks, attacks=("derived-embedding",), prompts_per_attack=2)
 
@@ -57,7 +59,7 @@ def test_an_attack_stands_beside_ceiling_and_floor(pizza, where, drawn) -> None:
     with subject.applied() as model:
         pictures = sample_adversarial(model, list(replayed.values()), SPEC)
     for one, picture in zip(replayed.values(), pictures, strict=True):
-        kept = where.store.load(subject.picture_key(SPEC, Prompt(one.prompt, one.seed), hash_input(one.input)))
+        kept = where.store.load(found_picture_key(subject, SPEC, name, one))
         assert (kept - picture).abs().max() <= 1.01 / 255
     count = len(drawn)
     (again,), _ = examine_trials([trial(pizza, "again")], SUITE, where)
@@ -73,6 +75,30 @@ def test_an_attack_that_cannot_act_on_the_edit_is_not_run(pizza, where, drawn, t
     assert tally.complete
     assert finding.attack_results == ()
     assert "changes no weight but steers while sampling" in finding.out_of_reach["derived-embedding"]
+
+
+def test_a_killed_attack_draws_no_picture_twice(pizza, where, drawn, monkeypatch) -> None:
+    """A search whose inputs are sampling procedures, killed at its third attempt."""
+    asked, real = list[str](), attacking.sample_adversarial
+
+    def counting(model, found, spec):
+        if len(asked) == 2:
+            asked.append("killed")
+            raise Killed
+        asked.extend(hash_input(one.input) for one in found)
+        return real(model, found, spec)
+
+    monkeypatch.setattr(attacking, "sample_adversarial", counting)
+    checks = [check for check in SUITE.checks(("pizza",)) if check.group == "direct"][:1]
+    subject = EditedModel.of(EditedModel(), pizza)
+    (task,) = planned(subject, "sdedit", checks, strengths=(0.5,), edits=("in ink style", "and a key"))
+    with pytest.raises(Killed):
+        task.run(where.store)
+    before = sum(drawn)
+    task.run(where.store)
+    assert len(asked) == len({*asked}) > 3
+    assert sum(drawn) == before, "nor are those of the unedited model that it needs"
+    assert task.is_done(where.store)
 
 
 def planned(subject: EditedModel, name: str, checks, **settings) -> list[AttackTask]:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -33,62 +33,10 @@ from ..sampling import DrawSpec, initial_noise
 from .draw import DrawTask
 from .edited_model import EditedModel
 from .picture_store import PictureStore
+from .search_log import SearchLog, SeenPicture
 
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
 ATTACK_TASK_COST = 100  # cost of one task, as the number of pictures that take about as long to draw
-
-
-@dataclass
-class _SearchLog:
-    """Records the attempts of a search so far."""
-
-    found: dict[int, AdversarialInput] = field(default_factory=dict)
-    """The last input of each prompt."""
-    attempts: list[dict[str, object]] = field(default_factory=list)
-    """One record per attempt, as the result file holds it."""
-    queries: int = 0
-    searching: float = 0.0
-    """Seconds of search."""
-    drawing: float = 0.0
-    """Seconds of drawing and judging."""
-
-    def add(
-        self,
-        attempt: AttackAttempt,
-        given: Mapping[int, AdversarialInput],
-        seen: Mapping[int, "_Seen"],
-        seconds: float,
-    ) -> None:
-        """Add an attempt after `seconds` of search, and what its pictures show. A control's are no queries."""
-        if attempt.control is None:
-            self.found |= given
-            self.queries += len(given)
-        self.searching += seconds
-        record: dict[str, object] = {
-            "steps": attempt.steps,
-            "queries": self.queries,
-            "seconds": round(seconds, 3),
-            "loss": attempt.loss,
-            "shown": {str(i): one.is_success for i, one in seen.items()},
-            "words": {str(i): one.word for i, one in seen.items()},
-        }
-        record |= {} if attempt.control is None else {"control": attempt.control}
-        changed = {str(i): one.changed for i, one in seen.items() if one.changed is not None}
-        self.attempts.append(record | ({"changed": changed} if changed else {}))
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the judge answers about one picture."""
-
-    word: str
-    shows_concept: bool
-    changed: bool | None
-    """Whether it shows the change that was asked for; None if none was, or if the judge cannot tell."""
-
-    @property
-    def is_success(self) -> bool:
-        return self.shows_concept and self.changed is not False
 
 
 @dataclass(frozen=True)
@@ -153,7 +101,7 @@ class AttackTask:
         told, most = 0, getattr(method, "most_steps", 0)  # A search that finds something ends earlier.
         with report_task(TaskProgress()):  # Pictures that it needs first are no part of the search.
             case = self.case(partial(self._drawn, store=store))
-        log, resumed = _SearchLog(), time.perf_counter()
+        log, resumed = SearchLog(), time.perf_counter()
         for attempt in method.search(case):
             if most:
                 task_progress().tick(self.size * (attempt.steps - told) / most)
@@ -183,7 +131,7 @@ class AttackTask:
         inputs = {i: one for i, one in attempt.inputs.items() if is_control or i not in case.solved}
         return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
 
-    def _result(self, log: "_SearchLog") -> dict[str, object]:
+    def _result(self, log: SearchLog) -> dict[str, object]:
         return {
             "name": self.name,
             "settings": json.loads(self.settings),
@@ -253,18 +201,26 @@ class AttackTask:
         given: Mapping[int, AdversarialInput],
         wanted: WantedChange | None,
         store: PictureStore,
-    ) -> dict[int, _Seen]:
-        """Draw inputs with the edited model, store the pictures, and ask the judge about each."""
+    ) -> dict[int, SeenPicture]:
+        """Draw inputs with the edited model, and ask the judge about each picture as it is stored.
+
+        Pictures that a killed run drew are in the store already, and are not drawn again.
+        """
         if not given:
             return {}
-        with case.edit_applied():
-            pictures = sample_adversarial(case.model, list(given.values()), self.spec)
+        keys = {i: found_picture_key(self.subject, self.spec, self.name, one) for i, one in given.items()}
+        lacking = [i for i in given if not store.has(keys[i])]
+        if lacking:
+            with case.edit_applied():
+                drawn = sample_adversarial(case.model, [given[i] for i in lacking], self.spec)
+            for i, picture in zip(lacking, drawn, strict=True):
+                store.save(keys[i], picture)
+        pictures = torch.stack([store.load(key) for key in keys.values()])
         rows = self.judge.open().score(pictures, [self.judge.question(self.checks[i]) for i in given])
         seen = {}
-        for (i, one), picture, raw in zip(given.items(), pictures, rows, strict=True):
-            store.save(self.subject.picture_key(self.spec, self.checks[i].prompt, hash_input(one.input)), picture)
+        for i, raw in zip(given, rows, strict=True):
             word = self.judge.label_of(raw, self.checks[i])
-            seen[i] = _Seen(word, word in self.checks[i].labels, self._changed(raw, self.checks[i], wanted))
+            seen[i] = SeenPicture(word, word in self.checks[i].labels, self._changed(raw, self.checks[i], wanted))
         return seen
 
     def _changed(self, raw: RawScore, check: Check, wanted: WantedChange | None) -> bool | None:
@@ -273,6 +229,12 @@ class AttackTask:
             return None
         asked = [replace(check, by=by, labels=(wanted.label,)) for by in wanted.aspects]
         return any(self.judge.label_of(raw, one) == wanted.label for one in self.judge.answerable(asked))
+
+
+def found_picture_key(subject: EditedModel, spec: DrawSpec, name: str, given: AdversarialInput) -> str:
+    """Key of the picture of an attack's input; of the attack's source too, whose procedures draw it."""
+    source = source_hash(attacks[name].settings.__module__, LOADING)
+    return subject.picture_key(spec, Prompt(given.prompt, given.seed), hash_json([source, hash_input(given.input)]))
 
 
 def plan_attacks(
