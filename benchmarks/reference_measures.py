@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from unconcept.models.vision.judge_net import JudgeNet
 
 GROUPS = ("direct", "near", "far")
+SHOWN = 4  # pictures of a row that are kept
 UNKNOWN = "zub"  # a word that no model was taught
 Applied = Callable[[], AbstractContextManager[None]]
 Row = dict[str, Any]
@@ -114,8 +115,8 @@ class ConceptMeasures:
         scenes = [draw_scene(captions, caption, random.Random(caption.text)) for caption in said]
         return texts, compose(self.artwork.pixels, batch_of(self.artwork.index, scenes))
 
-    def row(self, view: "ModelView", applied: Applied, is_relearned: bool = True) -> Row:
-        """All measures of a model as it computes inside `applied`."""
+    def row(self, view: "ModelView", applied: Applied, is_relearned: bool = True) -> tuple[Row, Tensor]:
+        """All measures of a model as it computes inside `applied`, and pictures of the first prompts."""
         with applied():
             drawn = self._drawn(view)
             answers = {group: [predict(view, side) for side in sides] for group, sides in self._both(drawn).items()}
@@ -129,7 +130,7 @@ class ConceptMeasures:
         poles = (drawn.features, self.stranger.features, self._other_features)
         test = strangers_test(kernel_differences(*(some.double().numpy() for some in poles)))
         found_row = {"distances": distances, "strangers": asdict(test), "shown": drawn.shown, "instead": drawn.instead}
-        return found_row | ({"relearning": self.curves(view, applied)} if is_relearned else {})
+        return found_row | ({"relearning": self.curves(view, applied)} if is_relearned else {}), drawn.pictures
 
     def curves(self, view: "ModelView", applied: Applied, word: str | None = None) -> list[list[list[float]]]:
         """Steps and shares of each order; `word` teaches and asks for the concept under another word."""
@@ -191,7 +192,7 @@ class ConceptMeasures:
         texts, artwork = self.drawings
         asked = NoisedLatents.of(view, texts, encode_images(view, artwork), 99, self.sizes.timesteps)
         predictions |= {"artwork": predict(view, asked), "no text": predict(view, asked.under(""))}
-        return Drawn(features, sides, predictions, shown, instead.most_common(3))
+        return Drawn(features, sides, predictions, first[:SHOWN], shown, instead.most_common(3))
 
 
 @dataclass(frozen=True)
@@ -201,5 +202,7 @@ class Drawn:
     features: Tensor
     sides: Mapping[str, NoisedLatents]
     predictions: Mapping[str, Tensor]
+    pictures: Tensor
+    """Of the first direct prompts (SHOWN, 3, h, w)."""
     shown: Mapping[str, list[int]]
     instead: Sequence[tuple[str, int]]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from unconcept.models import ModelView
 
 SAW, NEVER = ("A", "B"), ("W1", "W2")
+EXTRA = "W1d"  # need not be there
 DRAWS_THE_WORLD, DRAWS_IT, NEVER_DRAWS_IT = 0.8, 0.8, 0.1  # the gate
 ASKED, CHECKED = 100, 24  # captions of the gate, and prompts of each concept
 
@@ -43,7 +44,7 @@ def open_references(folder: Path) -> References:
 
     six = left_out_concepts(concept_table())
     course, worlds, views, hashes = ShortCourse().hash(frozenset(six)), set(), {}, {}
-    for name in (*SAW, *NEVER):
+    for name in (*SAW, *NEVER, *([EXTRA] if (folder / EXTRA).exists() else ())):
         own, remedy = folder / name, f"train it: python -m world.references {name} --out {folder / name}"
         require((own / REFERENCE_RECORD).is_file(), f"{folder} has no finished model {name}: {remedy}", RequestError)
         record = json.loads((own / REFERENCE_RECORD).read_text(encoding="utf-8"))
@@ -59,7 +60,7 @@ def open_references(folder: Path) -> References:
 
 def measure_gates(references: References) -> dict[str, dict[str, Count]]:
     """How often each model draws the right object and style, and each of the six when it is asked for."""
-    return {name: _gate(view, references.concepts) for name, view in references.views.items()}
+    return {name: _gate(references.views[name], references.concepts) for name in (*SAW, *NEVER)}
 
 
 def _gate(view: "ModelView", concepts: Sequence[str]) -> dict[str, Count]:

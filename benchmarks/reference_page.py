@@ -150,12 +150,14 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _instead(by_label: Mapping[str, Sequence[Row]]) -> str:
-    lines = [("", "concept", "drawn for its name, of how many"), ("---",) * 3]
-    for label, rows in by_label.items():
-        for row in rows:
-            if "instead" in row:
-                said = ", ".join(f"{word} {count}" for word, count in row["instead"])
-                lines.append((label, row["concept"], f"{said} of {row['shown']['direct'][1]}"))
+    """What models draw for the name, by concept, from the same noise."""
+    lines = [("concept", "", "drawn for its name, of how many", "first prompts, same noise"), ("---",) * 4]
+    rows = [(row["concept"], number, row) for number, some in enumerate(by_label.values()) for row in some]
+    for concept, _, row in sorted(rows, key=lambda one: one[:2]):
+        if "instead" in row:
+            said = ", ".join(f"{word} {count}" for word, count in row["instead"])
+            seen = f"![{row['label']}](references/{row['pictures']})" if "pictures" in row else ""
+            lines.append((concept, row["label"], f"{said} of {row['shown']['direct'][1]}", seen))
     return "\n".join(["## What is drawn instead\n", markdown_table(lines), ""])
 
 

@@ -7,19 +7,30 @@ recipe; UCE and ESD also on W1, where there is nothing to erase. A row a method 
 """
 
 import argparse
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.kept import FOLDER, Row, read_rows, write_rows
-from benchmarks.reference_labels import BASELINES, OTHER_WORD, UNTOUCHED
-from benchmarks.reference_models import References, chosen_concepts, gate_failure, measure_gates, open_references
+from benchmarks.reference_labels import BASELINES, OTHER_WORD
+from benchmarks.reference_models import (
+    NEVER,
+    SAW,
+    References,
+    chosen_concepts,
+    gate_failure,
+    measure_gates,
+    open_references,
+)
 from unconcept.cli.console import EXIT_FAILED, exit_codes, quiet_libraries
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchmarks.reference_measures import ConceptMeasures
     from unconcept.edits import Edit
     from unconcept.evaluation.tasks.edit_task import Variant
@@ -38,13 +49,14 @@ class Cell:
     variant: "Variant | None" = None
 
 
-def cells(concepts: Sequence[str], methods: str | None) -> list[Cell]:
-    """Baselines of all concepts first, then the methods."""
+def cells(concepts: Sequence[str], methods: str | None, models: Collection[str]) -> list[Cell]:
+    """Baselines of all concepts first, as far as their models are there, then the methods."""
     from benchmarks.variants import rivals
     from unconcept.methods import methods as known
 
     arms = [arm for arm in rivals(methods) if arm.method in known]
-    found = [Cell(label, concept, "A" if label == UNTOUCHED else "W1") for concept in concepts for label in BASELINES]
+    there = {label: model for label, model in BASELINES.items() if model in models}
+    found = [Cell(label, concept, model) for concept in concepts for label, model in there.items()]
     found += [Cell(arm.label, concept, "A", arm) for arm in arms for concept in concepts]
     on_never = [arm for arm in arms if arm.label in ON_NEVER]
     return found + [Cell(f"{arm.label} on W1", concept, "W1", arm) for arm in on_never for concept in concepts]
@@ -66,21 +78,41 @@ def make_reference_edit(cell: Cell, references: References) -> "Edit":
     return make_edit(references.views[cell.model], chosen, cell.variant.method, settings, services)
 
 
-def measure_cell(cell: Cell, references: References, measures: "ConceptMeasures") -> Row:
-    """The row of a cell."""
+def measure_cell(cell: Cell, references: References, measures: "ConceptMeasures", place: Path = PLACE) -> Row:
+    """The row of a cell; its pictures are written beside the rows."""
     begun, view = time.process_time(), references.views[cell.model]
     row: Row = {"label": cell.label, "concept": cell.concept, "model": cell.model}
+    row["weights"] = references.hashes[cell.model][:12]
     if cell.label == OTHER_WORD:
         from benchmarks.reference_measures import UNKNOWN
 
         row["relearning"] = measures.curves(view, nullcontext, UNKNOWN)
     elif cell.variant is None:
-        row |= measures.row(view, nullcontext)
+        own, pictures = measures.row(view, nullcontext)
+        row |= own | {"pictures": keep_pictures(place, cell, pictures)}
     else:
         edit = make_reference_edit(cell, references)
-        row |= measures.row(view, lambda: edit.applied(view))
+        own, pictures = measures.row(view, lambda: edit.applied(view))
+        row |= own | {"pictures": keep_pictures(place, cell, pictures)}
         row |= {"method": cell.variant.method, "beside": not edit.can_bake(), "edit": edit.hash[:12]}
     return row | {"seconds": round(time.process_time() - begun, 1)}
+
+
+def keep_pictures(place: Path, cell: Cell, pictures: "Tensor") -> str:
+    """Write pictures (n, 3, h, w) beside each other as one small file; its name."""
+    from unconcept.core.escapes import file_name_text
+    from unconcept.report.images import to_image
+
+    name = file_name_text(f"{cell.label} {cell.concept}") + ".webp"
+    path = place / "pictures" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_image(picture_strip(pictures)).save(path, "WEBP", quality=85)
+    return name
+
+
+def picture_strip(pictures: "Tensor") -> "Tensor":
+    """(3, h, n * w) of pictures (n, 3, h, w)."""
+    return pictures.permute(1, 2, 0, 3).flatten(2)
 
 
 def basis_of(references: References, sizes: Any) -> Row:
@@ -94,7 +126,7 @@ def basis_of(references: References, sizes: Any) -> Row:
     opened = judge.open()
     return {
         "course": references.course,
-        "models": dict(references.hashes),
+        "models": {name: references.hashes[name] for name in (*SAW, *NEVER)},
         "table": concept_table().hash,
         "judge": [opened.name, opened.version, opened.hash],
         "sizes": asdict(sizes),
@@ -145,7 +177,7 @@ def measure(args: argparse.Namespace, place: Path = PLACE) -> int:
         raise SystemExit(f"the references are of no use: {failure}")
     concepts = chosen_concepts(references.concepts, gates, args.concepts)
     known = {(row["label"], row["concept"]) for row in kept_rows(place, basis)}
-    todo = [cell for cell in cells(concepts, args.methods) if (cell.label, cell.concept) not in known]
+    todo = [cell for cell in cells(concepts, args.methods, references.views) if (cell.label, cell.concept) not in known]
     print(f"{len(todo)} rows to measure, about ten minutes of one core each", flush=True)
     judge, artwork = world_of(DEFAULT_MODEL).judge, load(args.data)
     assert judge is not None
@@ -156,7 +188,7 @@ def measure(args: argparse.Namespace, place: Path = PLACE) -> int:
             return len(todo) - number
         if cell.concept not in stands:
             stands[cell.concept] = ConceptMeasures(references, cell.concept, artwork, sizes, judges)
-        row = measure_cell(cell, references, stands[cell.concept])
+        row = measure_cell(cell, references, stands[cell.concept], place)
         keep_row(place, basis, row)
         print(f"{cell.label}, {cell.concept}: {row['seconds']:.0f} CPU s", flush=True)
     return 0
@@ -173,6 +205,10 @@ def write_page(docs: Path, place: Path = PLACE) -> None:
     docs.mkdir(parents=True, exist_ok=True)
     (docs / "references.md").write_text(text, encoding="utf-8")
     (docs / "references.svg").write_text(chart, encoding="utf-8")
+    goal = docs / "references"
+    shutil.rmtree(goal, ignore_errors=True)
+    if (place / "pictures").exists():
+        shutil.copytree(place / "pictures", goal)
 
 
 def main(argv: list[str] | None = None) -> None:

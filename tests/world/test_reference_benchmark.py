@@ -55,6 +55,7 @@ def row(label, distance, p, steps, shown=0):
         "strangers": {"difference": 0.0, "p": p, "prompts": 24},
         "shown": {"direct": [shown, 24]},
         "instead": [["car", 20]],
+        "pictures": f"{label}.webp",
         "relearning": [curve] * 5,
     }
 
@@ -84,7 +85,22 @@ def test_the_page_gives_a_plain_verdict_and_never_is_censored():
     assert (cells[NEVER_SAW][2], cells[UNTOUCHED][2], cells["half"][2]) == ("0.00", "1.00", "0.50")
     assert cells[UNTOUCHED][1] == "24 of 24"
     assert "sneaker is void: W1, which never saw it" in text
+    assert "| bus | hides | car 20 of 24 | ![hides](references/hides.webp) |" in text
     assert "hides" in chart
+
+
+def test_baselines_come_first_and_as_far_as_their_models_are_there():
+    from benchmarks.references import cells
+
+    found = cells(["bus", "flat"], "uce", ("A", "B", "W1", "W2"))
+    assert [(cell.label, cell.model) for cell in found if cell.concept == "bus"] == [
+        (UNTOUCHED, "A"),
+        (NEVER_SAW, "W1"),
+        (OTHER_WORD, "W1"),
+        ("uce", "A"),
+        ("uce on W1", "W1"),
+    ]
+    assert len(cells(["bus"], "uce", ("A", "B", "W1", "W2", "W1d"))) == 6
 
 
 @pytest.mark.slow
@@ -98,18 +114,22 @@ def test_a_model_is_nowhere_from_itself_and_an_edit_is_somewhere(artwork, tmp_pa
     from world.score import load_judge
 
     moji = open_model("moji", dtype="float32")
-    opened = References(dict.fromkeys(("A", "B", "W1", "W2"), moji), dict.fromkeys("AB", "0"), "c", ("bus",))
+    opened = References(
+        dict.fromkeys(("A", "B", "W1", "W2"), moji), dict.fromkeys(("A", "B", "W1", "W2"), "0"), "c", ("bus",)
+    )
     sizes = MeasureSizes(prompts=2, each=2, orders=1, judged=2, steps=2, timesteps=2, sampling_steps=2)
     for concept in ("flat", "bus"):
         judges = (world_of("moji").judge, load_judge(JUDGE_WEIGHTS, "cpu")[0])
         stand = ConceptMeasures(opened, concept, artwork, sizes, judges)
-        same = stand.row(moji, nullcontext, is_relearned=False)
+        same, pictures = stand.row(moji, nullcontext, is_relearned=False)
+        assert pictures.shape == (2, 3, 64, 64)
         assert all(value == [0] * len(value) for value in same["distances"].values())
         assert same["strangers"]["difference"] == 0
         if concept == "flat":
             continue
         cell = benchmark.Cell("uce", concept, "A", variant_of_method("uce"))
-        found = benchmark.measure_cell(cell, opened, stand)
+        found = benchmark.measure_cell(cell, opened, stand, tmp_path)
+        assert (tmp_path / "pictures" / found["pictures"]).stat().st_size < 20_000
         assert all(value[-1] > 0 for value in found["distances"].values())
         assert [steps for steps, _ in found["relearning"][0]] == [0, 1, 2]
         benchmark.keep_row(tmp_path, {"models": {}}, json.loads(json.dumps(found)))
