@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 from ...evaluation.attacks.own_training import own_training
 from ...evaluation.tasks.attack import ATTACK_TASK_COST, AttackTask
@@ -19,7 +20,7 @@ _Searches = tuple[list[AttackTask], list[AttackTask]]
 
 
 @dataclass(frozen=True)
-class _Costs:
+class SearchCosts:
     """Seconds of what attacks do between their steps."""
 
     draws: DrawTime
@@ -33,7 +34,7 @@ class _Costs:
 
 
 @dataclass
-class _AttackTotal:
+class AttackTotal:
     """What one attack costs on all edits."""
 
     search: RehearsedSearch
@@ -42,16 +43,20 @@ class _AttackTotal:
     searches: int = 0
     prompts: int = 0
 
-    def seconds(self, costs: _Costs) -> float:
-        """Of all searches, as if none found anything; on the unedited model the first input shows the concept."""
-        one, share = self.search, self.prompts / max(1, self.search.prompts)
+    @property
+    def pictures(self) -> int:
+        """Drawn for all searches if none finds anything; on the unedited model the first input shows the concept."""
+        one = self.search
         on_model = one.floor if one.starts_plain else 2 * one.floor
-        pictures = share * (one.floor + one.later + on_model)
-        return (
-            share * one.seconds + pictures * costs.picture + self.other_pictures * costs.draws.seconds(1, costs.steps)
-        )
+        return ceil(self.prompts / max(1, one.prompts) * (one.floor + one.later + on_model))
 
-    def step(self, name: str, costs: _Costs, workers: int) -> PlannedStep:
+    def seconds(self, costs: SearchCosts) -> float:
+        """Of all searches, as if none found anything."""
+        searching = self.prompts / max(1, self.search.prompts) * self.search.seconds
+        examples = self.other_pictures * costs.draws.seconds(1, costs.steps)
+        return searching + self.pictures * costs.picture + examples
+
+    def step(self, name: str, costs: SearchCosts, workers: int) -> PlannedStep:
         """The step of a plan."""
         one = self.search
         size = f"{self.searches} searches for {self.prompts} prompts, at most {one.steps} steps each"
@@ -65,8 +70,24 @@ def attack_steps(trials: Sequence[Trial], opened: OpenRun, judge_cost: float) ->
     if not (opened.suite.attacks or opened.suite.rungs) or not trials:
         return []
     model = opened.unedited.base()
-    costs = _Costs(time_drawing(model, opened.spec, _AT_ONCE), judge_cost, opened.spec.steps)
-    totals: dict[str, _AttackTotal] = {}
+    costs = search_costs(opened, judge_cost)
+    totals, beyond = rehearse_attacks(trials, opened, costs)
+    count = sum(total.searches for total in totals.values())
+    workers = workers_for(2 * ATTACK_TASK_COST * count, str(model.device), opened.run.workers)
+    steps = [total.step(name, costs, workers) for name, total in totals.items()]
+    return [*steps, *(PlannedStep(f"no attack on {line}") for line in beyond)]
+
+
+def search_costs(opened: OpenRun, judge_cost: float) -> SearchCosts:
+    """Time what attacks do between their steps; a picture is judged in `judge_cost` seconds."""
+    return SearchCosts(time_drawing(opened.unedited.base(), opened.spec, _AT_ONCE), judge_cost, opened.spec.steps)
+
+
+def rehearse_attacks(
+    trials: Sequence[Trial], opened: OpenRun, costs: SearchCosts
+) -> tuple[dict[str, AttackTotal], list[str]]:
+    """Rehearse a search of each attack or rung, by name; and a line for each edit that one cannot act on."""
+    totals: dict[str, AttackTotal] = {}
     beyond: list[str] = []
     for trial in trials:
         searches, reasons = _searches(trial, opened)
@@ -76,10 +97,7 @@ def attack_steps(trials: Sequence[Trial], opened: OpenRun, judge_cost: float) ->
                 totals[name] = _rehearsed(trial, ceilings[0], costs)
             totals[name].searches += len(own)
             totals[name].prompts += sum(task.size for task in own)
-    count = sum(total.searches for total in totals.values())
-    workers = workers_for(2 * ATTACK_TASK_COST * count, str(model.device), opened.run.workers)
-    steps = [total.step(name, costs, workers) for name, total in totals.items()]
-    return [*steps, *(PlannedStep(f"no attack on {line}") for line in beyond)]
+    return totals, beyond
 
 
 def _searches(trial: Trial, opened: OpenRun) -> tuple[dict[str, _Searches], dict[str, str]]:
@@ -101,10 +119,10 @@ def _searches(trial: Trial, opened: OpenRun) -> tuple[dict[str, _Searches], dict
     return found, reasons
 
 
-def _rehearsed(trial: Trial, task: AttackTask, costs: _Costs) -> _AttackTotal:
+def _rehearsed(trial: Trial, task: AttackTask, costs: SearchCosts) -> AttackTotal:
     """Rehearse one search; `task` is of the unedited model, so that the trial's edit need not be in a file."""
     model = trial.subject.base()
     case = replace(task.case(grey_pictures(model)), edit=trial.edit, retrain=own_training(trial.edit, model))
     search = rehearse_search(task.name, json.loads(task.settings), case, costs.draws.of_one_step)
     others = len(case.examples) + (0 if case.unrelated is None else len(case.unrelated[0]))
-    return _AttackTotal(search, others)
+    return AttackTotal(search, others)
