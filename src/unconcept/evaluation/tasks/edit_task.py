@@ -38,6 +38,8 @@ class Variant:
     """Texts to retain in addition to those of the request."""
     kinds: Mapping[ConceptKind, Mapping[str, object]] = field(default_factory=dict)
     """Settings that differ for concepts of a kind."""
+    anchors: tuple[str, ...] = ()
+    """Anchors in place of the world's: one for all concepts, or one each; () for the world's."""
 
     def changed(self, label: str, settings: Mapping[str, object]) -> "Variant":
         """The same with other settings, for concepts of every kind."""
@@ -75,7 +77,7 @@ class EditTask:
     @property
     def chosen(self) -> ResolvedRequest:
         """The complete request, with the reason for each of its parts."""
-        ask = RequestSpec(self.concepts)
+        ask = RequestSpec(self.concepts, self.variant.anchors or None)
         if self.variant.bare:
             return self.world.bare_request(ask)
         chosen = self.world.request(ask, methods[self.variant.method].does)
@@ -94,9 +96,8 @@ class EditTask:
 
     @property
     def id(self) -> str:
-        return hash_json(
-            [self.kind, self.subject.key, asdict(self.variant), self.concepts, asdict(self.chosen.request)]
-        )[:40]
+        variant = {name: value for name, value in asdict(self.variant).items() if name != "anchors"}
+        return hash_json([self.kind, self.subject.key, variant, self.concepts, asdict(self.chosen.request)])[:40]
 
     @property
     def size(self) -> int:
