@@ -22,10 +22,12 @@ def test_reading_the_table_imports_no_heavy_package() -> None:
 def test_the_table() -> None:
     reads = {name: scorers[name].reads for name in scorers}
     assert reads == {
+        "classifier": "picture",
         "clip-embedding": "set",
         "clip-score": "text",
         "diffusion-classifier": "text",
         "diffusion-probe": "picture",
+        "face-recogniser": "picture",
         "lpips": "pair",
         "moji-clip": "text",
         "moji-judge": "picture",

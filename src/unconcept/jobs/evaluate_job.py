@@ -277,7 +277,10 @@ def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, uned
     texts = (*run.concepts, *_retained(origins), *anchors)
     if world_of(run.model).judge is None:
         suite.require_judge(judge)
-    return judge.with_labels(texts, suite.checks(run.concepts), run.concepts).with_measures(run.measures)
+    judge = judge.with_labels(texts, suite.checks(run.concepts), run.concepts).with_measures(run.measures)
+    for names in run.requests:
+        judge.require_checks(suite.checks(names))
+    return judge
 
 
 def _words(run: EvaluationRun, origins: Sequence[EditOrigin]) -> list[Concept]:

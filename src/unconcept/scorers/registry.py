@@ -129,6 +129,8 @@ class AnswerReader:
     """What it can answer about an image; other checks are left out."""
     recognises_faces: bool = False
     """Whether its answers are names of persons by their faces, and "nothing" is an image without a face."""
+    require_checks: Callable[[Any, Sequence[Check]], None] | None = None
+    """Raises `SettingsError` if the opened scorer has no answer to a check, before anything is drawn; None: it has."""
 
 
 _ScorerBuilder = TypeVar("_ScorerBuilder", bound=Callable[..., object])

@@ -117,6 +117,11 @@ class Judge:
         """The checks about aspects that it can tell."""
         return [check for check in checks if check.by in self.reader.aspects]
 
+    def require_checks(self, checks: Iterable[Check]) -> None:
+        """Raise `SettingsError` if it has no answer to a check, such as a name that a classifier never learned."""
+        if self.reader.require_checks is not None:
+            self.reader.require_checks(self.open(), self.answerable(checks))
+
     def question(self, check: Check) -> str:
         """The question to the scorer about the check's picture."""
         return self.reader.question(check)

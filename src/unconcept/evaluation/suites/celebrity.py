@@ -147,8 +147,8 @@ def celebrity_notes(found: TrialEvidence) -> dict[str, str]:
 def require_face_recogniser(judge: Judge) -> None:
     """Raise `SettingsError` for a judge that recognises no faces."""
     message = (
-        f"suite celebrity needs a face recogniser, and {judge.scorer} is none: register one of your own, a scorer"
-        " whose reader has recognises_faces=True (docs/extending.md), and name it with --judge"
+        f"suite celebrity needs a face recogniser, and {judge.scorer} is none: give --judge face-recogniser=FOLDER, or"
+        " a scorer of your own whose reader has recognises_faces=True (docs/extending.md)"
     )
     require(judge.reader.recognises_faces, message, SettingsError)
 

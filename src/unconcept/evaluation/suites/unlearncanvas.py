@@ -1,20 +1,30 @@
 """UnlearnCanvas' grid at `moji`'s size: every style by some objects, UA, IRA and CRA (NeurIPS 2024, arXiv:2402.11846).
 
-On other models it is the paper's own grid: 51 themes by 20 objects by 5 seeds. The judge is a zero-shot CLIP instead of
-the paper's classifiers, which this library does not have, so the figures do not compare with the paper's table.
+On other models it is the paper's own grid: 51 themes by 20 objects by 5 seeds. The paper's classifiers, the data
+set and Inception are no part of this library: a user gives them (`--judge classifier=FOLDER`, `--references FOLDER` and
+a network of features with `--measure`), else a zero-shot CLIP judges, and figures do not compare with the paper's.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from ...metrics.frechet import Gaussian, frechet, metric_name
 from ...metrics.unlearncanvas import GridRow, grid_accuracies, grid_means, grid_rows
+from ...models.images import read_fitted_pictures
 from ...prompts.checks import Check, GroupSizes
 from ...prompts.unlearncanvas import UNLEARNCANVAS_STYLES, grid_checks, unlearncanvas_set
+from ...scorers import FeatureScorer
 from ...worlds.scenes import object_caption
 from ...worlds.table import concept_table
 from ..judging.evidence import SuiteFigure, TrialEvidence
+from ..judging.judge import image_measures
 from .registry import PooledTrial, Suite, suites
 
+_LEAST_PICTURES = 2  # on each side of a distance between sets
+_AT_ONCE = 64  # pictures of which features are computed at once
 _GRID_FORMULAS = {
     "ua": "1 - accuracy on the target",
     "ira": "mean accuracy on the other receivers of the target's domain",
@@ -51,7 +61,36 @@ def unlearncanvas_figures(found: TrialEvidence) -> list[SuiteFigure]:
     return [
         SuiteFigure(name.upper(), getattr(after, name), getattr(before, name), counts[name], formula)
         for name, formula in _GRID_FORMULAS.items()
-    ]
+    ] + _distance(found)
+
+
+def _distance(found: TrialEvidence) -> list[SuiteFigure]:
+    """The Frechet distance of the pictures without the target from real ones; FID if the features are Inception's.
+
+    Nothing without references and a network of features.
+    """
+    extractor = image_measures(found.judge).embedding
+    about_target = {answer.check.prompt for answer in found.answers_in("direct")}
+    others = (answer.check.prompt for answer in found.answers if answer.check.prompt not in about_target)
+    prompts = list(dict.fromkeys(others))
+    if found.references is None or extractor is None or len(prompts) < _LEAST_PICTURES:
+        return []
+    pictures = found.pictures()
+    height, width = pictures[prompts[0]][0].shape[-2:]
+    real = read_fitted_pictures(found.references, height, width, _LEAST_PICTURES)
+    target = Gaussian.of(_features(extractor, list(real)))
+    before, after = zip(*(pictures[prompt] for prompt in prompts), strict=True)
+    old, new = (frechet(Gaussian.of(_features(extractor, side)), target, singular=True) for side in (before, after))
+    name = f"{metric_name('frechet', extractor.name)}, references"
+    formula = f"distance of the pictures without the target from {len(real)} real ones; biased at so few"
+    return [SuiteFigure(name, new, old, len(prompts), formula)]
+
+
+@torch.no_grad()
+def _features(extractor: FeatureScorer, pictures: Sequence[Tensor]) -> Tensor:
+    """Features (n, d) of pictures (3, h, w)."""
+    parts = [pictures[i : i + _AT_ONCE] for i in range(0, len(pictures), _AT_ONCE)]
+    return torch.cat([extractor.features(torch.stack(list(part))) for part in parts])
 
 
 def _row(found: TrialEvidence, side: int) -> GridRow:
@@ -69,23 +108,33 @@ def _asked_by(found: TrialEvidence, by: str) -> list[str]:
 
 def unlearncanvas_notes(found: TrialEvidence) -> dict[str, str]:
     """Say who judges in place of the paper's classifiers, and what is not computed."""
-    told = {
-        "UnlearnCanvas, FID": "not computed: it needs the data set and Inception, which are no part of this library"
-    }
+    told = {}
+    if not _distance_is_possible(found):
+        told["UnlearnCanvas, FID"] = (
+            "not computed: it needs the data set and Inception, which are no part of this library; give real pictures"
+            " with --references FOLDER and a network of features with --measure (clip-embedding=FOLDER, or Inception as"
+            " a scorer of your own, docs/extending.md)"
+        )
     if found.judge.reader.answers == "scorer":  # A classifier with labels of its own.
         return told
     return told | {
         "UnlearnCanvas": f"judged by {found.judge.open().name}, not by the paper's classifiers: to compare with its"
-        " table, register them as a scorer and name it with --judge"
+        " table, give them with --judge classifier=FOLDER"
     }
+
+
+def _distance_is_possible(found: TrialEvidence) -> bool:
+    return found.references is not None and image_measures(found.judge).embedding is not None
 
 
 def unlearncanvas_means(trials: Sequence[PooledTrial]) -> dict[str, str]:
     """Average UA, IRA and CRA over the targets of each domain, as the paper's table does, with the denominators."""
     rows: dict[str, list[GridRow]] = {}
     for label, concepts, figures in trials:
-        if len(figures) == len(_GRID_FORMULAS):
-            rows.setdefault(label, []).append(_row_of_figures(concepts[0], figures))
+        own = {figure.name: figure for figure in figures}
+        grid = [own[name.upper()] for name in _GRID_FORMULAS if name.upper() in own]
+        if len(grid) == len(_GRID_FORMULAS):
+            rows.setdefault(label, []).append(_row_of_figures(concepts[0], grid))
     told = {}
     for label, members in rows.items():
         for domain, mean in grid_means(members).items():
@@ -113,6 +162,7 @@ suites.register("unlearncanvas")(
         published_questions=unlearncanvas_paper_checks,
         notes=unlearncanvas_notes,
         pool=unlearncanvas_means,
+        least_references=_LEAST_PICTURES,
         spec="unlearncanvas-lms100",
     )
 )

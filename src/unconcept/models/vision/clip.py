@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +22,19 @@ from ..text.tokenizer import TextTokenizer
 
 _IMAGE_BATCH = 32
 _OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Resampling = Literal["bicubic", "bilinear"]
 _PILLOW_BICUBIC = 3  # Pillow's number for it, as preprocessor_config.json writes it
 
 
 @dataclass(frozen=True)
 class ClipPreprocessing:
-    """The preprocessing of pictures for a CLIP: resize, centre crop, normalise."""
+    """The preprocessing of pictures for a CLIP or another network: resize, centre crop, normalise."""
 
     resize: int | tuple[int, int]  # the shorter side, or (height, width) for any shape
     crop: tuple[int, int] | None
     mean: tuple[float, ...] = _OPENAI_MEAN
     std: tuple[float, ...] = _OPENAI_STD
+    resampling: Resampling = "bicubic"
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Preprocess pictures (b, 3, h, w) in [0, 1] to (b, 3, crop).
@@ -43,7 +45,7 @@ class ClipPreprocessing:
         short = self.resize
         size = short if isinstance(short, tuple) else (int(h * short / min(h, w)), int(w * short / min(h, w)))
         if size != (h, w):
-            pictures = F.interpolate(pictures, size, mode="bicubic", antialias=True).clamp(0, 1)
+            pictures = F.interpolate(pictures, size, mode=self.resampling, antialias=True).clamp(0, 1)
         if self.crop is not None:
             pictures = _middle(pictures, *self.crop)
         mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (self.mean, self.std))
