@@ -15,9 +15,7 @@ from benchmarks.kept import FOLDER, Row, measured_on, name_for, read_rows, write
 from unconcept.core.escapes import file_name_text
 from unconcept.core.hashing import hash_json
 from unconcept.evaluation.judging.rates import PairedAnswer
-from unconcept.metrics.intervals import clopper_pearson
 from unconcept.report.data import AttackData
-from unconcept.report.data_types import RateData
 from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 SEPARATOR, SAME = "|", "="  # no label is or holds either
 EXACT = ("residual", "drift", "rank", "projector_rank")  # of an edit's own figures
-ATTACK_RATES = ("pre", "success", "ceiling", "floor", "nothing")
 QUESTION = ("group", "text", "seed", "concept")
 
 
@@ -43,11 +40,14 @@ class KeptTrial:
     """Hash of targets, anchors and retained texts."""
     figures: Mapping[str, Sequence[float]] = field(default_factory=dict)
     """The suite's own figures by name: value, count."""
+    figures_before: Mapping[str, float] = field(default_factory=dict)
+    """Those of the unedited model, as far as they are defined."""
     texts: Sequence[int] = ()
     """How many it erases, and how many it retains."""
     exact: Mapping[str, float] = field(default_factory=dict)
     """Figures of the solve."""
     attack_results: tuple[AttackData, ...] = ()
+    """Always none: cells of attacks are kept apart (`benchmarks.attack_cells`)."""
     out_of_reach: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -73,8 +73,7 @@ def keep_trials(report: Mapping[str, Any], folder: Path = FOLDER, limit: int | N
 
 
 def _is_complete(trial: Mapping[str, Any]) -> bool:
-    attacked = all(one["ceiling"] and not one["missing"] for one in trial["attacks"])
-    return trial["answered"] == trial["asked"] and attacked
+    return bool(trial["answered"] == trial["asked"])
 
 
 def _folder_name(suite: str, limit: int | None, basis: Row) -> str:
@@ -83,11 +82,11 @@ def _folder_name(suite: str, limit: int | None, basis: Row) -> str:
     return name if limit is None else f"{name}-{limit}"
 
 
-def kept_suite(suite: str, limit: int | None = None) -> "Suite":
-    """The suite with at most so many prompts in a group."""
+def kept_suite(suite: str, limit: int | None = None, seed: int = 0) -> "Suite":
+    """The suite with at most so many prompts in a group, drawn from the noise of a seed."""
     from unconcept.evaluation.suites.registry import suites
 
-    return suites[suite].with_limit(limit, suites[suite].sizes.seed)
+    return suites[suite].with_limit(limit, seed)
 
 
 def _key(row: Row) -> tuple[str, str]:
@@ -130,28 +129,14 @@ def _row(trial: Mapping[str, Any], asked: Sequence[Row]) -> Row:
         "edit": made["hash"][:12],
         "cost": trial["cost"],
         "figures": {one["name"]: [float(f"{one['value']:.5g}"), one["n"]] for one in trial["figures"]},
+        "figures_before": {
+            one["name"]: float(f"{one['before']:.5g}") for one in trial["figures"] if one.get("before") is not None
+        },
         "questions": digest(asked),
         "after": join_answers(after, before),
     }
-    if trial["attacks"] or trial["out_of_reach"]:
-        row |= {"attacks": list(map(_attack_row, trial["attacks"])), "out_of_reach": trial["out_of_reach"]}
     usual = [one["before"] for one in asked]
     return row if before == usual else {**row, "before": join_answers(before, usual)}
-
-
-def _attack_row(result: Mapping[str, Any]) -> Row:
-    """An attack's result without its curve; rates as hits and count."""
-    row = {name: result[name] for name in ("attack", "rung", "concept", "seconds", "missing")}
-    for name in ATTACK_RATES:
-        rate = result[name]
-        row[name] = rate and [round(rate["value"] * rate["n"]), rate["n"]]
-    return row
-
-
-def _attack_data(row: Row) -> AttackData:
-    """The result again; all rates of attacks have exact intervals."""
-    rates = {name: row[name] and RateData.model_validate(clopper_pearson(*row[name])) for name in ATTACK_RATES}
-    return AttackData.model_validate({**row, **rates, "curve": ()})
 
 
 def request_hash(targets: Sequence[str], anchors: Sequence[str], retain: Sequence[str]) -> str:
@@ -173,10 +158,10 @@ def split_answers(text: str, usual: Sequence[str]) -> list[str]:
 
 
 def kept_trials(
-    suite: str, basis: Row, folder: Path = FOLDER, limit: int | None = None
+    suite: str, basis: Row, folder: Path = FOLDER, limit: int | None = None, seed: int = 0
 ) -> tuple[list[KeptTrial], list[str]]:
     """All kept trials of a suite on this basis whose questions are still asked; a line for each file with others."""
-    place, asked = folder / _folder_name(suite, limit, basis), kept_suite(suite, limit)
+    place, asked = folder / _folder_name(suite, limit, basis), kept_suite(suite, limit, seed)
     found, stale = list[KeptTrial](), list[str]()
     for path in sorted(place.glob("*.json")):
         head, rows = read_rows(path)
@@ -210,8 +195,7 @@ def _read(row: Row, method: str, suite: "Suite", basis: Row, place: Path) -> Kep
         row["settings"],
         row["request"],
         row["figures"],
+        row.get("figures_before", {}),
         row["texts"],
         row["exact"],
-        tuple(map(_attack_data, row.get("attacks", ()))),
-        row.get("out_of_reach", {}),
     )

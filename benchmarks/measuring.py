@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.kept import present_basis
+from benchmarks.kept import FOLDER, present_basis
 from benchmarks.kept_trials import KeptTrial, keep_trials, kept_trials
 from benchmarks.variants import current_trials
 from benchmarks.whole import whole_or_exit
@@ -31,6 +31,10 @@ class Table:
     """Prompts in a group at most; None for as many as the suite asks."""
     model: str = DEFAULT_MODEL
     """Embedded model that is edited."""
+    seed: int = 0
+    """Draws every prompt from other noise."""
+    folder: Path = FOLDER
+    """Where its trials are kept."""
 
     @property
     def labels(self) -> list[str]:
@@ -39,7 +43,7 @@ class Table:
 
     def found(self) -> tuple[list[KeptTrial], list[str]]:
         """Its kept trials that were made as they would be made now, and a line on each part that is left out."""
-        trials, others = kept_trials(self.suite, present_basis(self.model), limit=self.limit)
+        trials, others = kept_trials(self.suite, present_basis(self.model), self.folder, self.limit, self.seed)
         found, past = current_trials(trials, self.variants(None), self.requests, self.model)
         return found, [*others, *past]
 
@@ -54,10 +58,10 @@ def measure(chosen: Sequence[Table], methods: str | None, max_minutes: float | N
     with exit_codes(), progress(quiet=False) as tell:
         for work in todo:
             left = None if max_minutes is None else max(0.0, (end - time.monotonic()) / 60)
-            report = evaluate(work.run(out / work.suite / file_name_text(work.variant.label), left), tell)
-            keep_trials(report.data(), limit=work.limit)
+            report = evaluate(work.run(out / work.place / file_name_text(work.variant.label), left), tell)
+            keep_trials(report.data(), work.folder, work.limit)
             reports.append(report)
-            if report.status != "ok":
+            if report.missing and left is not None and time.monotonic() > end:
                 break
     whole_or_exit(reports)
 
@@ -69,5 +73,6 @@ def missing(table: Table, methods: str | None) -> list[Work]:
     for variant in table.variants(methods):
         requests = tuple(names for names in table.requests if (variant.label, names) not in known)
         if requests:
-            todo.append(Work(table.suite, variant, requests, table.limit, table.model))
+            more = {"seed": table.seed, "folder": table.folder}
+            todo.append(Work(table.suite, variant, requests, table.limit, table.model, **more))
     return todo

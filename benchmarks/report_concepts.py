@@ -18,6 +18,18 @@ def report_concepts() -> tuple[str, ...]:
     return tuple(name for kind, count in DRAWN.items() for name in _by_hash(kind)[:count])
 
 
+def drawn_of_kind(kind: str, count: int) -> tuple[str, ...]:
+    """So many report concepts of a kind, those whose hashes sort first."""
+    return tuple(_by_hash(kind)[:count])
+
+
+def drawn_professions(count: int) -> tuple[str, ...]:
+    """So many report professions, those whose hashes sort first; only a protocol of faces erases them."""
+    return tuple(
+        _sorted_by_hash([entry.name for entry in concept_table().professions if entry.split == "report"])[:count]
+    )
+
+
 def seed_concepts() -> tuple[str, ...]:
     """Of each kind the first drawn concept, for trainings that are repeated under several seeds."""
     return tuple(_by_hash(kind)[0] for kind in DRAWN)
@@ -78,8 +90,11 @@ def require_tune(names: Sequence[str]) -> None:
 
 
 def _by_hash(kind: str) -> list[str]:
+    return _sorted_by_hash([entry.name for entry in _erasable("report") if entry.kind == kind])
+
+
+def _sorted_by_hash(names: Sequence[str]) -> list[str]:
     known = concept_table()
-    names = [entry.name for entry in _erasable("report") if entry.kind == kind]
     return sorted(names, key=lambda name: hashlib.sha256(f"{known.hash}\0{name}".encode()).hexdigest())
 
 

@@ -1,8 +1,8 @@
 """What the results tables compare: methods under their `moji` recipes, stages of them, and seeds of trainings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from benchmarks.kept_trials import KeptTrial, request_hash
 from unconcept.worlds.registry import DEFAULT_MODEL
@@ -23,6 +23,7 @@ BUDGETS = {  # of a training: its setting, and the paper's recipe
     "sculpting-memory": ("num_epochs", "sculpting-memory-imagenette"),
     "mace": ("max_train_steps", "mace-automobile"),
 }
+HEADLINE = ("uce", "speed", "esd", "spm", "advunlearn", "mace", "adavd", "ace")  # in every table of attacks and suites
 SEEDS = 3  # of a training, the recipe's own among them
 
 
@@ -90,6 +91,13 @@ def _chosen(named: str | None, model: str = DEFAULT_MODEL) -> list[str]:
 
 def is_current(trial: KeptTrial, variant: "Variant", model: str = DEFAULT_MODEL) -> bool:
     """Whether the trial's edit was made with what the variant says now, for what is asked now."""
+    return (trial.method, trial.settings, trial.request) == made_with(variant, trial.concepts, model)
+
+
+def made_with(
+    variant: "Variant", concepts: tuple[str, ...], model: str = DEFAULT_MODEL
+) -> tuple[str, Mapping[str, Any], str]:
+    """The method, all of its settings and the hash of the request of a variant's edit, as they would be now."""
     from unconcept.core.recipe import without_folders
     from unconcept.core.settings import build_settings, settings_data
     from unconcept.evaluation.tasks.edit_task import EditTask
@@ -97,15 +105,14 @@ def is_current(trial: KeptTrial, variant: "Variant", model: str = DEFAULT_MODEL)
     from unconcept.evaluation.trials.filters import FILTERS, trial_of_filter
     from unconcept.methods import methods
 
-    made = trial.method, trial.settings, trial.request
     if variant.method in FILTERS:
-        origin = trial_of_filter(variant.method, trial.concepts, EditedModel(model), None).edit.origin
-        return made == (variant.method, origin.settings, request_hash(origin.targets, origin.anchors, origin.retain))
-    task = EditTask(EditedModel(model), variant, trial.concepts, Path())
+        origin = trial_of_filter(variant.method, concepts, EditedModel(model), None).edit.origin
+        assert origin is not None
+        return variant.method, origin.settings, request_hash(origin.targets, origin.anchors, origin.retain)
+    task = EditTask(EditedModel(model), variant, concepts, Path())
     asked, solver = task.chosen.request, methods[variant.method].settings
     settings = without_folders(settings_data(build_settings(solver, task.settings)))
-    request = request_hash(asked.targets, asked.anchors, asked.retain)
-    return made == (variant.method, settings, request)
+    return variant.method, settings, request_hash(asked.targets, asked.anchors, asked.retain)
 
 
 def current_trials(

@@ -28,6 +28,15 @@ class Work:
     """Prompts in a group at most."""
     model: str = DEFAULT_MODEL
     """Embedded model that is edited."""
+    seed: int = 0
+    """Draws every prompt from other noise."""
+    folder: Path = FOLDER
+    """Where its trials are kept."""
+
+    @property
+    def place(self) -> str:
+        """Name of its folder while it is under way."""
+        return self.suite if not self.seed else f"{self.suite}-{self.seed}"
 
     def run(self, out: Path, max_minutes: float | None) -> "EvaluationRun":
         """As an evaluation."""
@@ -40,6 +49,7 @@ class Work:
             joint_requests=self.requests,
             suite=self.suite,
             limit=self.limit,
+            seed=self.seed,
             max_minutes=max_minutes,
             overwrite=True,
             model=self.model,
@@ -48,8 +58,8 @@ class Work:
     @property
     def prompts(self) -> list:
         """Of each edit, once."""
-        asked = (kept_suite(self.suite, self.limit).checks(names) for names in self.requests)
-        return [prompt for checks in asked for prompt in dict.fromkeys(check.prompt for check in checks)]
+        suite = kept_suite(self.suite, self.limit, self.seed)
+        return [prompt for names in self.requests for prompt in suite.prompts(names)]
 
 
 def estimate(todo: Sequence[Work]) -> str:

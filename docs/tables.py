@@ -29,7 +29,13 @@ from unconcept.worlds.registry import worlds
 ROOT = Path(__file__).parent.parent
 REFERENCE, SYSTEMS = ROOT / "docs/reference.md", ROOT / "docs/systems.md"
 METHODS = ROOT / "src/unconcept/methods"
-RESULTS = {"results": "results.md", "continual": "continual.md", "attacks": "attacks.md", "protection": "protection.md"}
+RESULTS = {
+    "results": "results.md",
+    "continual": "continual.md",
+    "attacks": "attacks.md",
+    "attacks, `moji` 1": "attacks-moji-1.md",
+    "protection": "protection.md",
+}
 REGISTRIES = {
     "method": methods,
     "attack": attacks,

@@ -209,7 +209,7 @@ def test_a_candidate_is_no_second_copy_of_the_recipe(name) -> None:
 
 
 def test_documents_say_which_rows_are_known_to_be_wrong() -> None:
-    assert known_faults.ATTACKS in (ROOT / "docs/attacks.md").read_text(encoding="utf-8")
+    assert known_faults.ATTACKS in (ROOT / "docs/attacks-moji-1.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL in (ROOT / "docs/continual.md").read_text(encoding="utf-8")
     assert known_faults.CONTINUAL_MANY in (ROOT / "docs/continual-many.md").read_text(encoding="utf-8")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import attacks, crowd, kept, kept_trials, measuring, results_page, results_tables, workload
+from benchmarks import crowd, kept, kept_trials, measuring, results_page, results_tables, workload
 from benchmarks.kept_trials import KeptTrial, keep_trials, request_hash
 from benchmarks.variants import current_trials, is_current, scripts, trained
 from unconcept.core.settings import build_settings, settings_data
@@ -18,11 +18,7 @@ from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.trials.variants import variant_rows
 from unconcept.jobs.plans.timing import DrawTime
 from unconcept.methods import methods
-from unconcept.metrics.intervals import clopper_pearson
 from unconcept.metrics.paired_tests import holm, sign_flip
-from unconcept.report.data import AttackData, BudgetData
-from unconcept.report.data_types import RateData
-from unconcept.report.markdown import attacks_table
 
 UCE = variant_of_method("uce")
 BREAD, BUS = ("bread",), ("bus",)
@@ -55,8 +51,8 @@ def trial_data(variant: Variant, one: KeptTrial) -> dict:
     made |= {"settings": settings_data(build_settings(solver, task.settings))}
     made |= {"report": {"drift": 0.123456, "condition": 5.0}}
     made |= {"targets": asked.targets, "anchors": asked.anchors, "retain": asked.retain}
-    rest = {"asked": len(checks), "answered": len(checks), "attacks": [], "out_of_reach": {}}
-    figures = [{"name": "variety kept@x, far", "value": 0.5 + len(one.concepts[0]) / 10, "n": 2}]
+    rest = {"asked": len(checks), "answered": len(checks)}
+    figures = [{"name": "variety kept@x, far", "value": 0.5 + len(one.concepts[0]) / 10, "before": 1.0, "n": 2}]
     data = {"label": one.label, "concepts": one.concepts, "edit": made, "cost": one.cost, "checks": checks, **rest}
     return json.loads(json.dumps({**data, "figures": figures}))
 
@@ -90,6 +86,7 @@ def test_kept_trials_make_the_tables_of_their_run(tmp_path) -> None:
     assert variant_rows(ordered) == variant_rows(ran)
     assert ordered[0].exact == {"drift": 0.1235}
     assert ordered[0].texts[0] == 3
+    assert ordered[0].figures_before == {"variety kept@x, far": 1.0}
     assert results_tables.rates(ordered) == results_tables.rates(ran)
     again = report(trial_data(UCE, run_trial(UCE, BUS)))
     keep_trials(again, tmp_path)
@@ -136,41 +133,16 @@ def test_an_edit_of_other_settings_or_requests_is_not_current(tmp_path) -> None:
 def test_a_table_measures_what_it_lacks(tmp_path, monkeypatch) -> None:
     keep_trials(report(trial_data(UCE, run_trial(UCE, BREAD))), tmp_path)
     everything = kept_trials.kept_trials("smoke", kept.present_basis(), tmp_path)
-    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: everything)
+    monkeypatch.setattr(measuring, "kept_trials", lambda *asked: everything)
     table = measuring.Table("smoke", lambda named: (UCE, UCE.changed("other", {"lamb": 3.0})), (BREAD, BUS))
     assert [(work.variant.label, work.requests) for work in measuring.missing(table, None)] == [
         ("uce", (BUS,)),
         ("other", (BREAD, BUS)),
     ]
-    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: ([], []))
+    monkeypatch.setattr(measuring, "kept_trials", lambda *asked: ([], []))
     assert len(measuring.missing(table, None)[0].prompts) == sum(
         len({check.prompt for check in suites["smoke"].checks(names)}) for names in (BREAD, BUS)
     )
-
-
-def attack_data(hits: int) -> AttackData:
-    rates = {"pre": 0, "floor": 1, "success": hits, "ceiling": 4, "nothing": 2}
-    exact = {name: RateData.model_validate(clopper_pearson(count, 4)) for name, count in rates.items()}
-    point = BudgetData(steps=1, queries=1, seconds=1, success=0.5)
-    return AttackData(attack="p4d", rung="text", concept="bread", **exact, curve=(point,), seconds=2.5, missing=0)
-
-
-def test_attacks_are_kept_without_their_curve_and_make_the_same_table(tmp_path, monkeypatch) -> None:
-    ran = replace(run_trial(UCE, BREAD), attack_results=(attack_data(3),), out_of_reach={"wordings": "it has none"})
-    data = trial_data(UCE, ran)
-    data |= {"attacks": [one.model_dump(mode="json") for one in ran.attack_results], "out_of_reach": ran.out_of_reach}
-    keep_trials(report(data), tmp_path)
-    unfinished = {**data, "attacks": [{**data["attacks"][0], "missing": 1}], "label": "cut"}
-    assert keep_trials(report(unfinished), tmp_path) == 0
-    everything = kept_trials.kept_trials("smoke", kept.present_basis(), tmp_path)
-    ((found,), _) = everything
-    assert found.attack_results == (ran.attack_results[0].model_copy(update={"curve": ()}),)
-    assert attacks_table(variant_rows([found])) == attacks_table(variant_rows([ran]))
-    monkeypatch.setattr(measuring, "kept_trials", lambda suite, basis, limit: everything)
-    table = measuring.Table("smoke", lambda named: (UCE, Variant("speed", "speed")), (BREAD,))
-    text = attacks.section(table)
-    assert text.startswith("Not measured yet: speed (0 of 1 edits).")
-    assert attacks_table(variant_rows([ran])) in text
 
 
 def test_of_many_concepts_an_edit_is_a_row() -> None:
@@ -189,6 +161,21 @@ def test_fewer_prompts_are_kept_apart(tmp_path) -> None:
     assert kept_trials.kept_trials("smoke", basis, tmp_path, limit=2)[1] == [
         "uce: 1 of 1 edits were asked other questions"
     ]
+
+
+def test_other_noise_asks_other_questions(tmp_path) -> None:
+    """A kept trial is of one seed's pictures: under another it is left out, and named."""
+    keep_trials(report(trial_data(UCE, run_trial(UCE, BREAD))), tmp_path)
+    basis = kept.present_basis()
+    assert kept_trials.kept_trials("smoke", basis, tmp_path, seed=0)[1] == []
+    assert kept_trials.kept_trials("smoke", basis, tmp_path, seed=7) == (
+        [],
+        ["uce: 1 of 1 edits were asked other questions"],
+    )
+    suite = kept_trials.kept_suite("smoke", None, 7)
+    assert not {check.prompt.seed for check in suite.checks(BREAD)} & {
+        check.prompt.seed for check in suites["smoke"].checks(BREAD)
+    }
 
 
 def test_hours_are_estimated_of_what_is_left(monkeypatch) -> None:
