@@ -15,7 +15,7 @@ LEAN := env -u MALLOC_MMAP_THRESHOLD_ -u MALLOC_TRIM_THRESHOLD_ -u PYTHONDONTWRI
 PYTEST := $(LEAN) $(BIN)/python -m pytest -n 2 --dist loadscope
 
 .PHONY: setup demo test test-all slow check format lint types wheel docs docs-pictures
-.PHONY: mutants golden results attacks protection crowd debias continual classifiers bench accelerator clean
+.PHONY: mutants golden results attacks evaluations protection crowd debias continual classifiers bench accelerator clean
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -81,6 +81,9 @@ attacks: $(READY)
 
 protection: $(READY)
 	$(BIN)/python -m benchmarks.protection
+
+evaluations: $(READY)
+	$(BIN)/python -m benchmarks.evaluations
 
 crowd: $(READY)
 	$(BIN)/python -m benchmarks.crowd

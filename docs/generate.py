@@ -43,7 +43,8 @@ WRITTEN: list[tuple[str, list[str]]] = [
     ]),
     ("Design", ["architecture.md", "design.md", "moji.md"]),
     ("Measured", [
-        "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "crowd.md",
+        "measured.md", "judge.md", "hand-labels.md", "results.md", "findings.md", "attacks.md", "evaluations.md",
+        "attacks-moji-1.md", "crowd.md",
         "protection.md", "continual.md", "continual-many.md", "classifiers.md", "debias.md", "tuning.md",
         "tuning-moji-flow.md",
         "attack-tuning.md", "samplers.md", "repairs.md", "speed.md",

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks import attacks, crowd, measuring, results
+from benchmarks import attacks, crowd, evaluations, measuring, results
 from unconcept.erasing.make_edit import make_edit
 from unconcept.evaluation.tasks import edit_task
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant
@@ -20,12 +20,18 @@ from unconcept.report.markdown import VariantRows, attacks_table
 
 @pytest.mark.parametrize(
     ("command", "more"),
-    [(attacks, ("--methods", "uce")), (results, ("--methods", "uce")), pytest.param(crowd, (), marks=pytest.mark.slow)],
+    [
+        (attacks, ("--methods", "uce", "--attacks", "wordings")),
+        (evaluations, ("--methods", "uce", "--suites", "i2p")),
+        (results, ("--methods", "uce")),
+        pytest.param(crowd, (), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_time_cuts_ends_partial(command, more, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["make", *more, "--max-minutes", "0"])
     monkeypatch.setattr(measuring, "estimate", lambda todo: "")  # It draws.
+    monkeypatch.setattr(attacks, "estimate", lambda *todo: "")
     with pytest.raises(SystemExit) as ended:
         command.main()
     assert ended.value.code == 1
