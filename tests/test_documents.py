@@ -11,7 +11,8 @@ DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "world/README.md")
 )
-MADE = ("methods/", "attacks/", "suites/", "scorers/", "families/", "recipes/", "api/")  # pages of `docs/generate.py`
+# Pages of `docs/generate.py`.
+MADE = ("methods/", "attacks/", "protections/", "suites/", "scorers/", "families/", "recipes/", "api/")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`((?:src|tests|docs|benchmarks|world)/[\w./-]+\.\w+)`")
 EXAMPLE = re.compile(r"/(?:test_)?x\.\w+$|/x-\*|/NAME/")  # `methods/x.py`, which a reader is about to write

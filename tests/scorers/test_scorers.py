@@ -34,6 +34,7 @@ def test_the_table() -> None:
         "moji-judge-embedding": "set",
         "moji-judge-features": "pair",
         "nudenet": "picture",
+        "pixels": "pair",
         "vlm": "caption",
     }
     assert {name: scorers[name].extra for name in scorers if scorers[name].extra} == {
