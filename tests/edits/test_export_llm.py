@@ -33,6 +33,7 @@ from unconcept.models.layouts.layout import ModelLayout
 NETWORKS = {
     "zimage": ZImageTransformer2DModel,
     "flux2_klein": Flux2Transformer2DModel,
+    "flux2": Flux2Transformer2DModel,
     "qwenimage": QwenImageTransformer2DModel,
 }
 KLEIN = {"guidance_embeds": False}
@@ -43,13 +44,14 @@ PUBLISHED = {  # by list of names: family, config beside the class's defaults, t
     "flux2-klein-4b": ("flux2_klein", KLEIN_4B, 149, 3_875_544_576),
     "flux2-klein-9b": ("flux2_klein", KLEIN_9B, 201, 9_078_581_248),
     "qwenimage": ("qwenimage", {}, 1933, 20_430_401_088),
-    "flux2-dev": ("flux2_klein", {}, 299, 32_223_281_152),
+    "flux2-dev": ("flux2", {}, 299, 32_223_281_152),
 }
 MAPS = {  # module in the folder, in the original, with underscores; another map in the folder
     "zimage": ("cap_embedder.1", "cap_embedder.1", "cap_embedder_1", "context_refiner.0.attention.to_k.weight"),
     "qwenimage": ("txt_in", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
     "flux2_klein": ("context_embedder", "txt_in", "txt_in", "transformer_blocks.0.attn.add_k_proj.weight"),
 }
+MAPS["flux2"] = MAPS["flux2_klein"]
 SHARED = {  # names of modules in LoRAs without alphas, by the tensor in the folder
     "zimage": lambda name: name.removesuffix(".weight").replace("transformer.", "diffusion_model.", 1),
     "qwenimage": lambda name: name.removesuffix(".weight"),
@@ -57,8 +59,10 @@ SHARED = {  # names of modules in LoRAs without alphas, by the tensor in the fol
         "diffusion_model." + ("txt_in" if "context_embedder" in name else "double_blocks.0.txt_attn.qkv")
     ),
 }
-LISTS = {"zimage": "zimage", "qwenimage": "qwenimage", "flux2_klein": "flux2-klein-4b"}
-EACH = pytest.mark.parametrize("family", list(NETWORKS))
+SHARED["flux2"] = SHARED["flux2_klein"]
+LISTS = {"zimage": "zimage", "qwenimage": "qwenimage", "flux2_klein": "flux2-klein-4b", "flux2": "flux2-dev"}
+DEV = pytest.param("flux2", marks=pytest.mark.slow)  # whose spec has klein's names
+EACH = pytest.mark.parametrize("family", [*(family for family in NETWORKS if family != "flux2"), DEV])
 
 
 def listed(model: str) -> set[str]:
