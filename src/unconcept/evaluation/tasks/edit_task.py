@@ -124,13 +124,23 @@ class EditTask:
         return self.path.with_suffix(".json").exists()
 
     def run(self, store: PictureStore) -> None:
-        """Make the edit or copy it from the store. The cost file is written last: beside one, the edit is complete."""
+        """Make the edit, unless the store has it, and put it into the run's folder."""
         kept = self.stored_path(store.root)
         if not kept.with_suffix(".json").exists():
             self._make(kept)
-        for suffix in (".safetensors", ".json"):
-            with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
-                shutil.copyfile(kept.with_suffix(suffix), part)
+        self.collect(store)
+
+    def collect(self, store: PictureStore) -> bool:
+        """Copy the edit from the store, where another machine may have put it. Whether the run's folder has it then.
+
+        The cost file is written last: beside one, the edit is complete.
+        """
+        kept = self.stored_path(store.root)
+        if not self.is_done(store) and kept.with_suffix(".json").exists():
+            for suffix in (".safetensors", ".json"):
+                with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
+                    shutil.copyfile(kept.with_suffix(suffix), part)
+        return self.is_done(store)
 
     def _make(self, path: Path) -> None:
         begun = time.perf_counter()

@@ -8,9 +8,7 @@ decision made from them is stored.
 import hashlib
 import json
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -19,6 +17,7 @@ from ...core.errors import DataError, OutputError, StoreError, require
 from ...core.output_folder import STORE_REMEDY, STORE_VARIABLE, atomic_file, write_atomically
 from ...models.images import read_picture
 from ...report.images import to_image
+from .scores import ScoreRow, Scores, ScoreTable, SqliteScores
 
 _STORE_FORMAT = 2  # 1 was that of version 0.1, whose keys were made of whole folders of source
 
@@ -26,17 +25,13 @@ _STORE_FORMAT = 2  # 1 was that of version 0.1, whose keys were made of whole fo
 class PictureStore:
     """A folder of pictures, results of attacks, edits and a table of raw scores."""
 
-    def __init__(self, root: Path, pictures: Path | None = None) -> None:
-        """Open a store; `pictures` is another folder for pictures that must not stay."""
+    def __init__(self, root: Path, pictures: Path | None = None, scores: ScoreTable | None = None) -> None:
+        """Open a store; `pictures` is another folder for pictures that must not stay, `scores` another table."""
         self.root, self.pictures = root, pictures or root / "pictures"
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._check_format(root / "store.json")
-            with self._scores() as table:
-                table.execute(
-                    "CREATE TABLE IF NOT EXISTS scores (scorer TEXT, picture TEXT, asked TEXT, raw TEXT, PRIMARY KEY"
-                    " (scorer, picture, asked))"
-                )
+            self._scores = scores or SqliteScores(root / "scores.sqlite")
         except OSError as error:
             raise OutputError(f"store {root}: {error}; set {STORE_VARIABLE} to a folder that can be written") from None
 
@@ -71,51 +66,13 @@ class PictureStore:
         """Load a picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
         return load_stored_picture(self.path(key))
 
-    def load_scores(self, scorer: str, asked: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, object]]:
+    def load_scores(self, scorer: str, asked: Sequence[tuple[str, str]]) -> Scores:
         """Load the stored raw scores of these (picture, question) pairs; pairs without a score are left out."""
-        wanted = set(asked)
-        found: dict[tuple[str, str], dict[str, object]] = {}
-        with self._scores() as table:
-            for start in range(0, len(asked), 500):
-                pictures = [picture for picture, _ in asked[start : start + 500]]
-                marks = ",".join("?" * len(pictures))
-                rows = table.execute(
-                    f"SELECT picture, asked, raw FROM scores WHERE scorer = ? AND picture IN ({marks})",
-                    (scorer, *pictures),
-                )
-                found |= {
-                    (picture, question): json.loads(raw)
-                    for picture, question, raw in rows
-                    if (picture, question) in wanted
-                }
-        return found
+        return self._scores.load(scorer, asked)
 
-    def save_scores(self, scorer: str, rows: Iterable[tuple[str, str, Mapping[str, object]]]) -> None:
+    def save_scores(self, scorer: str, rows: Iterable[ScoreRow]) -> None:
         """Add (picture, question, raw score) rows in one transaction."""
-        with self._scores() as table:
-            table.executemany(
-                "INSERT OR REPLACE INTO scores VALUES (?, ?, ?, ?)",
-                [(scorer, p, a, json.dumps(raw)) for p, a, raw in rows],
-            )
-
-    @contextmanager
-    def _scores(self) -> Iterator[sqlite3.Connection]:
-        with sqlite_transaction(self.root / "scores.sqlite") as table:
-            yield table
-
-
-@contextmanager
-def sqlite_transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Run one transaction on a SQLite file that several processes may use; `OutputError` if it cannot be read or
-    written.
-    """
-    try:
-        with closing(sqlite3.connect(path, timeout=60)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")
-            with connection:
-                yield connection
-    except sqlite3.Error as error:
-        raise OutputError(f"{path}: {error}; {STORE_REMEDY}, or move the file away if it is damaged") from None
+        self._scores.save(scorer, list(rows))
 
 
 def load_stored_picture(path: Path) -> Tensor:

@@ -1,52 +1,24 @@
-"""Runs planned tasks in this process or in workers, and records in SQLite which are done.
+"""Runs planned tasks by an executor, and records in SQLite which are done.
 
 A task is a pure function of plain data that puts its results in the store. The record lets a killed run resume with the
 same chunks, so that it ends in the same report.
 """
 
-import ast
 import json
-import multiprocessing
 import os
-import signal
-import sys
-import threading
-import time
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from ...core import pinned_threads
-from ...core.errors import OutputError, RequestError, WorkerError, require
 from ...core.progress import ProgressCallback, TaskProgress, ignore_progress, report_task
-from .picture_store import PictureStore, sqlite_transaction
+from .local_workers import LocalExecutor
+from .picture_store import PictureStore
+from .scores import sqlite_transaction
+from .task import Executor, Task
 
 MAX_TASK_ATTEMPTS = 3
 RECORD_FILE = "record.sqlite"  # file of the `TaskRecord` in the folder of a run
-
-
-class Task(Protocol):
-    """One unit of work, picklable, named by its content."""
-
-    @property
-    def id(self) -> str: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def size(self) -> int:
-        """Number of pictures or inputs that it makes."""
-
-    def is_done(self, store: PictureStore) -> bool:
-        """Whether the store holds all its results. Only the store counts, not the record."""
-
-    def run(self, store: PictureStore) -> None: ...
 
 
 class TaskRecord:
@@ -122,8 +94,12 @@ def run_tasks(
     workers: int = 1,
     deadline: float | None = None,
     tell: ProgressCallback = ignore_progress,
+    executor: Executor | None = None,
 ) -> TaskTally:
-    """Run the tasks whose results the store lacks. No task starts after `deadline`, a `time.monotonic()` value."""
+    """Run the tasks whose results the store lacks. No task starts after `deadline`, a `time.monotonic()` value.
+
+    They run in `workers` processes of this machine, or where an `executor` runs them.
+    """
     finished = {task.id for task in tasks if task.is_done(store)}
     open_ = [task for task in tasks if task.id not in finished]
     given_up = {name: error for name, (attempts, error) in record.failures().items() if attempts >= MAX_TASK_ATTEMPTS}
@@ -144,115 +120,15 @@ def run_tasks(
         part += done
         tell(waiting[count].kind, int(made + part), total)
 
-    with closing(_results(waiting, store, workers, deadline)) as results, report_task(TaskProgress(tell, tick)):
-        for task, seconds, error in results:
+    outcomes = (executor or LocalExecutor(workers)).outcomes(waiting, store, deadline)
+    with closing(outcomes), report_task(TaskProgress(tell, tick)):
+        for task, seconds, error in outcomes:
             record.record_attempt(task, seconds, error)
             count += 1
             made, part = made + task.size, 0.0
             failed += [f"{task.kind}: {error.splitlines()[-1]}"] if error else []
             tell(task.kind, made, total)
     return TaskTally(len(finished) + count - len(failed), refused + tuple(failed), len(waiting) - count)
-
-
-def _results(
-    tasks: Sequence[Task], store: PictureStore, workers: int, deadline: float | None
-) -> Generator[tuple[Task, float, str | None]]:
-    if workers <= 1 or len(tasks) <= 1:
-        for task in tasks:
-            if deadline is not None and time.monotonic() > deadline:
-                return
-            yield task, *_run(task, store)
-        return
-    with _pool(min(workers, len(tasks))) as pool:
-        queue = list(reversed(tasks))
-        running: dict[Future[tuple[float, str | None]], Task] = {}
-        while queue or running:
-            late = deadline is not None and time.monotonic() > deadline
-            while queue and len(running) < workers and not late:
-                task = queue.pop()
-                running[pool.submit(_run_in_worker, task, store.root, store.pictures)] = task
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                task = running.pop(future)
-                yield task, *_outcome(future, task, workers)
-
-
-def _outcome(future: Future[tuple[float, str | None]], task: Task, workers: int) -> tuple[float, str | None]:
-    try:
-        return future.result()
-    except BrokenProcessPool:
-        raise WorkerError(
-            f"one of {workers} workers died during {task.kind}, as when memory runs out; all finished results are kept:"
-            " run the same command again to continue, with fewer --workers if memory is short"
-        ) from None
-
-
-@contextmanager
-def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """A pool of new processes with one thread each: on a CPU they draw faster than one process with many threads.
-
-    If the run ends early, the workers are terminated at once. That is safe: results are written in one step or not at
-    all.
-    """
-    require_main_guard()
-    others = {*multiprocessing.active_children()}
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin)
-    try:
-        yield pool
-    except BaseException:
-        for worker in {*multiprocessing.active_children()} - others:
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def require_main_guard() -> None:
-    """`RequestError` in a script without a `__main__` guard: each worker would import it, and run it again."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    if script is None or not str(script).endswith(".py") or not Path(script).is_file():
-        return
-    tests = [node.test for node in ast.parse(Path(script).read_text(encoding="utf-8")).body if isinstance(node, ast.If)]
-    names = {child.id for test in tests for child in ast.walk(test) if isinstance(child, ast.Name)}
-    require(
-        "__name__" in names,
-        f'{script} draws in worker processes, which import it: put what it runs under `if __name__ == "__main__":`, or'
-        " pass workers=1",
-        RequestError,
-    )
-
-
-def _begin() -> None:
-    """Ignore Ctrl-C in a worker: a terminal sends it to every process, and the parent ends the workers.
-
-    A parent that is killed cannot: the worker then ends by itself.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _run_in_worker(task: Task, root: Path, pictures: Path) -> tuple[float, str | None]:
-    with pinned_threads(1):
-        return _run(task, PictureStore(root, pictures))
-
-
-def _run(task: Task, store: PictureStore) -> tuple[float, str | None]:
-    begun = time.perf_counter()
-    try:
-        task.run(store)
-    except OutputError:  # On a full disk the next task would fail too, so the run ends; the store keeps its results.
-        raise
-    except Exception as error:  # A failed task is recorded and reported; the others continue.
-        return time.perf_counter() - begun, "".join(traceback.format_exception(error))
-    return time.perf_counter() - begun, None
 
 
 def default_workers(pictures: int, device: str) -> int:

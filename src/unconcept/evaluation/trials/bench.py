@@ -21,7 +21,7 @@ from ..suites.registry import Suite
 from ..tasks.attack import ATTACK_TASK_COST, AttackTask, plan_attacks
 from ..tasks.edit_task import EditTask, Variant
 from ..tasks.edited_model import EditedModel
-from ..tasks.runner import TaskTally, default_workers, run_tasks
+from ..tasks.runner import TaskTally, default_workers
 from ..worlds import recipe_settings, world_of
 from .filters import FILTERS, OUTSIDE_REASON, NoEdit, trial_of_filter
 from .finding import Finding
@@ -51,8 +51,8 @@ def run_bench(
         for one in variants
         if one.method in FILTERS
     ]
-    tally = run_tasks(tasks, context.store, context.record, 1, context.deadline, context.tell)
-    trials = [*(trial_of_task(task) for task in tasks if task.is_done(context.store)), *filters]
+    tally = context.run(tasks)
+    trials = [*(trial_of_task(task) for task in tasks if task.collect(context.store)), *filters]
     found, more = examine_trials(trials, suite, context)
     return found, tally + more
 
@@ -115,7 +115,7 @@ def _run_searches(searches: Sequence[AttackTask], device: str, context: RunConte
     """Run each search once."""
     tasks = {task.id: task for task in searches}
     workers = context.workers or default_workers(ATTACK_TASK_COST * len(tasks), device)
-    return run_tasks(list(tasks.values()), context.store, context.record, workers, context.deadline, context.tell)
+    return context.run(list(tasks.values()), workers)
 
 
 def _climbed(answered: Sequence[AnsweredTrial], suite: Suite, context: RunContext) -> tuple[list[Finding], TaskTally]:

@@ -19,6 +19,7 @@ from ..tasks.edited_model import EditedModel
 from ..tasks.picture_store import PictureStore
 from ..tasks.runner import TaskRecord, TaskTally, default_workers, run_tasks
 from ..tasks.score import plan_scores
+from ..tasks.task import Executor, Task
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,13 @@ class RunContext:
     """A model that never saw the concept, on which rungs of a ladder run too that may teach it."""
     references: Path | None = None
     """The user's folder of real pictures, for distances of sets."""
+    executor: Executor | None = None
+    """Runs every task; None for `workers` of this machine."""
+
+    def run(self, tasks: Sequence[Task], workers: int = 1, in_time: bool = True) -> TaskTally:
+        """Run tasks, in so many workers if they run on this machine; unless `in_time`, after the deadline too."""
+        deadline = self.deadline if in_time else None
+        return run_tasks(tasks, self.store, self.record, workers, deadline, self.tell, self.executor)
 
 
 def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) -> tuple[list[AnsweredTrial], TaskTally]:
@@ -94,7 +102,7 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
     ]
     pictures = sum(task.size for task in tasks)
     workers = context.workers or default_workers(pictures, str(trials[0].subject.base().device))
-    tally = run_tasks(tasks, context.store, context.record, workers, context.deadline, context.tell)
+    tally = context.run(tasks, workers)
     if context.judge is None:
         return planned, tally
     wanted = [
@@ -103,9 +111,7 @@ def answer_trials(trials: Sequence[Trial], suite: Suite, context: RunContext) ->
         for check in asked
         for pair in _sides(trial, check, context.spec, context.judge)
     ]
-    tally += run_tasks(
-        plan_scores(context.judge, wanted, context.store), context.store, context.record, 1, None, context.tell
-    )
+    tally += context.run(plan_scores(context.judge, wanted, context.store), in_time=False)
     return [_answered(one, context, context.judge) for one in planned], tally
 
 
