@@ -124,7 +124,7 @@ def _release(file: Path, handle: int) -> None:
 
 def _write_own_record(file: Path, handle: int) -> None:
     try:
-        write_holder(handle, [program_name(), *_without_personal(sys.argv[1:])])
+        write_holder(handle, own_command())
     except OSError:
         file.unlink(missing_ok=True)
         raise
@@ -133,6 +133,11 @@ def _write_own_record(file: Path, handle: int) -> None:
 def program_name() -> str:
     """The name of the program that runs."""
     return Path(sys.argv[0]).name or "python"
+
+
+def own_command() -> list[str]:
+    """The command that runs, without what it says of persons."""
+    return [program_name(), *_without_personal(sys.argv[1:])]
 
 
 def _without_personal(words: Sequence[str]) -> Iterator[str]:
@@ -149,11 +154,15 @@ def _without_personal(words: Sequence[str]) -> Iterator[str]:
 
 def write_holder(handle: int, command: Sequence[str]) -> None:
     """Write into a locked file who holds it, by what command and since when."""
-    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
-    record = {"process": os.getpid(), "command": " ".join(map(shell_text, command)), "since": since}
     os.ftruncate(handle, 0)
     os.lseek(handle, 0, os.SEEK_SET)
-    os.write(handle, json.dumps(record).encode())
+    os.write(handle, json.dumps(holder_record(command)).encode())
+
+
+def holder_record(command: Sequence[str]) -> dict[str, object]:
+    """What a lock says of its holder: this process, by what command and since when."""
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return {"process": os.getpid(), "command": " ".join(map(shell_text, command)), "since": since}
 
 
 def read_holder(handle: int) -> str:

@@ -120,7 +120,7 @@ def _by_name(tasks: Sequence[AttackTask], store: PictureStore) -> dict[str, list
     found: dict[str, list[PromptAttempts | None]] = {}
     for task in tasks:
         path = task.path(store)
-        result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        result = json.loads(path.read_text(encoding="utf-8")) if task.is_done(store) else None
         found.setdefault(task.name, []).extend(_of(result, i, task.size) for i in range(task.size))
     return found
 

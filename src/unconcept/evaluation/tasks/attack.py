@@ -85,7 +85,7 @@ class AttackTask:
         return store.root / "attacks" / self.id[:2] / f"{self.id}.json"
 
     def is_done(self, store: PictureStore) -> bool:
-        return self.path(store).exists()
+        return store.has_result(self.path(store))
 
     def run(self, store: PictureStore) -> None:
         """Search, draw and judge; the result file is written last, in one step."""
@@ -118,6 +118,7 @@ class AttackTask:
         path = self.path(store)
         save_adversarial(path.with_suffix(".safetensors"), self._stamped(log.found))
         write_atomically(path, json.dumps(self._result(log), indent=1).encode(), STORE_REMEDY)
+        store.share_result(path)
 
     @property
     def method(self) -> Attack:

@@ -126,8 +126,9 @@ class EditTask:
     def run(self, store: PictureStore) -> None:
         """Make the edit, unless the store has it, and put it into the run's folder."""
         kept = self.stored_path(store.root)
-        if not kept.with_suffix(".json").exists():
+        if not store.has_result(kept.with_suffix(".json")):
             self._make(kept)
+            store.share_result(kept.with_suffix(".json"))
         self.collect(store)
 
     def collect(self, store: PictureStore) -> bool:
@@ -136,7 +137,7 @@ class EditTask:
         The cost file is written last: beside one, the edit is complete.
         """
         kept = self.stored_path(store.root)
-        if not self.is_done(store) and kept.with_suffix(".json").exists():
+        if not self.is_done(store) and store.has_result(kept.with_suffix(".json")):
             for suffix in (".safetensors", ".json"):
                 with atomic_file(self.path.with_suffix(suffix), STORE_REMEDY) as part:
                     shutil.copyfile(kept.with_suffix(suffix), part)

@@ -18,7 +18,10 @@ from typing import Any
 from ...core import pinned_threads
 from ...core.errors import RequestError, WorkerError, require
 from .picture_store import PictureStore
+from .scores import ScoreRow, SentScores
 from .task import Task, TaskOutcome, attempt, dispatch
+
+_Attempt = tuple[float, str | None, list[tuple[str, ScoreRow]]]  # seconds, error, rows with their scorers
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,24 @@ class _PoolWorkers:
     def is_free(self) -> bool:
         return self._busy < self._count
 
-    def submit(self, task: Task) -> Future[tuple[float, str | None]]:
+    def submit(self, task: Task) -> Future[_Attempt]:
         self._busy += 1
-        return self._pool.submit(_run_in_worker, task, self._store.root, self._store.pictures)
+        return self._pool.submit(_run_in_worker, task, self._store.root, self._store.pictures, bool(self._store.remote))
 
     def outcome(self, future: Future[Any], task: Task) -> TaskOutcome:
         self._busy -= 1
         try:
-            return TaskOutcome(task, *future.result())
+            seconds, error, scores = future.result()
         except BrokenProcessPool:
             raise WorkerError(
                 f"one of {self._count} workers died during {task.kind}, as when memory runs out; all finished results"
                 " are kept: run the same command again to continue, with fewer --workers if memory is short"
             ) from None
+        for scorer, row in scores:
+            self._store.save_scores(scorer, [row])
+        if self._store.remote:
+            task.is_done(self._store)  # What a worker has put into the folder goes to the URL.
+        return TaskOutcome(task, seconds, error)
 
 
 @contextmanager
@@ -116,6 +124,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _run_in_worker(task: Task, root: Path, pictures: Path) -> tuple[float, str | None]:
+def _run_in_worker(task: Task, root: Path, pictures: Path, sends_scores: bool) -> _Attempt:
+    """Run a task; scores are sent to the parent where it alone knows the place of the table."""
+    sent = SentScores()
     with pinned_threads(1):
-        return attempt(task, PictureStore(root, pictures))
+        seconds, error = attempt(task, PictureStore(root, pictures, sent if sends_scores else None))
+    return seconds, error, sent.take()

@@ -17,33 +17,48 @@ from ...core.errors import DataError, OutputError, StoreError, require
 from ...core.output_folder import STORE_REMEDY, STORE_VARIABLE, atomic_file, write_atomically
 from ...models.images import read_picture
 from ...report.images import to_image
+from .remote_files import RemoteFiles
 from .scores import ScoreRow, Scores, ScoreTable, SqliteScores
 
+FORMAT_FILE = "store.json"
 _STORE_FORMAT = 2  # 1 was that of version 0.1, whose keys were made of whole folders of source
 
 
 class PictureStore:
-    """A folder of pictures, results of attacks, edits and a table of raw scores."""
+    """A folder of pictures, results of attacks, edits and a table of raw scores; it may stand before a URL."""
 
-    def __init__(self, root: Path, pictures: Path | None = None, scores: ScoreTable | None = None) -> None:
-        """Open a store; `pictures` is another folder for pictures that must not stay, `scores` another table."""
-        self.root, self.pictures = root, pictures or root / "pictures"
+    def __init__(
+        self,
+        root: Path,
+        pictures: Path | None = None,
+        scores: ScoreTable | None = None,
+        remote: RemoteFiles | None = None,
+    ) -> None:
+        """Open a store; `pictures` is another folder for pictures that must not stay, `scores` another table, `remote`
+        the files at a URL that the folder is before.
+        """
+        self.root, self.pictures, self.remote = root, pictures or root / "pictures", remote
         try:
             root.mkdir(parents=True, exist_ok=True)
-            self._check_format(root / "store.json")
+            self._check_format(root / FORMAT_FILE)
             self._scores = scores or SqliteScores(root / "scores.sqlite")
         except OSError as error:
             raise OutputError(f"store {root}: {error}; set {STORE_VARIABLE} to a folder that can be written") from None
 
     def _check_format(self, path: Path) -> None:
-        if not path.exists():
-            write_atomically(path, json.dumps({"format": _STORE_FORMAT}).encode(), STORE_REMEDY)
+        own = json.dumps({"format": _STORE_FORMAT}).encode()
+        there = self.remote.files.read(FORMAT_FILE) if self.remote else None
+        if there is not None or not path.exists():
+            write_atomically(path, there or own, STORE_REMEDY)
+        if self.remote and there is None:
+            self.remote.files.write(FORMAT_FILE, own)
         try:
             found = json.loads(path.read_text(encoding="utf-8"))["format"]
         except (ValueError, KeyError, TypeError):
             found = None
+        place = self.remote.files.shown if self.remote else self.root
         message = (
-            f"store {self.root} has format {found}, this version reads {_STORE_FORMAT}: delete the folder, which holds"
+            f"store {place} has format {found}, this version reads {_STORE_FORMAT}: delete the folder, which holds"
             f" nothing that cannot be made again, or set {STORE_VARIABLE} to another one"
         )
         require(found == _STORE_FORMAT, message, StoreError)
@@ -52,19 +67,43 @@ class PictureStore:
         return self.pictures / key[:2] / f"{key}.png"
 
     def has(self, key: str) -> bool:
-        return self.path(key).exists()
+        return self.path(key).exists() if self.remote is None else self.remote.holds(self.path(key))
 
     def save(self, key: str, picture: Tensor) -> None:
         """Save a picture (3, h, w) in [0, 1] as 8-bit PNG. An existing file is not replaced."""
         path = self.path(key)
-        if path.exists():
-            return
-        with atomic_file(path, STORE_REMEDY) as part:
-            to_image(picture).save(part, "PNG")
+        if not path.exists():
+            with atomic_file(path, STORE_REMEDY) as part:
+                to_image(picture).save(part, "PNG")
+        if self.remote:
+            self.remote.push(path)
 
     def load(self, key: str) -> Tensor:
         """Load a picture (3, h, w) in [0, 1], in steps of 1/255; `StoreError` if it is missing or broken."""
-        return load_stored_picture(self.path(key))
+        path = self.path(key)
+        if self.remote and not path.exists():
+            self.remote.fetch(path)
+        return load_stored_picture(path)
+
+    def has_result(self, path: Path) -> bool:
+        """Whether the store has a result: the file at `path`, which is written last, and those beside it whose names
+        begin alike. They are in the folder then.
+        """
+        if self.remote is None:
+            return path.exists()
+        if not self.remote.is_listed(path) and path.exists():
+            self.share_result(path)
+        if not self.remote.holds(path):
+            return False
+        self.remote.fetch_beside(path)
+        return True
+
+    def share_result(self, path: Path) -> None:
+        """Let other machines see a result that was written into the folder."""
+        if self.remote:
+            beside = {file for file in path.parent.glob(f"{path.stem}*") if not file.name.endswith(".part")}
+            for file in (*sorted(beside - {path}), path):
+                self.remote.push(file)
 
     def load_scores(self, scorer: str, asked: Sequence[tuple[str, str]]) -> Scores:
         """Load the stored raw scores of these (picture, question) pairs; pairs without a score are left out."""

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ...core.errors import UnconceptError
-from ...core.output_folder import default_store
 from ...edits import Edit, open_edit
 from ...evaluation.tasks.edit_task import EditTask
+from ...evaluation.tasks.remote_files import local_folder
 from ...evaluation.trials.filters import FILTERS, trial_of_filter
 from ...evaluation.trials.trial import Trial
 from ..evaluate_job import OpenRun
@@ -28,7 +28,7 @@ class MadeEdits:
 
 def rehearse_edits(opened: OpenRun, cost_of_step: float) -> MadeEdits:
     """Rehearse each method once for requests of the same kind and size; edits in the store are not made again."""
-    run, store = opened.run, opened.run.store or default_store()
+    run, store = opened.run, local_folder(opened.run.store)
     made = [one for one in run.variants if one.method not in FILTERS]
     tasks = [EditTask(opened.unedited, one, names, run.out) for one in made for names in run.requests]
     known: dict[tuple[str, str, int], RehearsedEdit | str] = {}

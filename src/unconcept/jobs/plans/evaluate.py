@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Sequence
 
-from ...core.output_folder import default_store, require_usable_folder
+from ...core.output_folder import require_usable_folder
 from ...evaluation.judging.choice import NOT_JUDGED_NOTE
+from ...evaluation.tasks.remote_files import local_folder
 from ...evaluation.trials.trial import Trial
 from ...prompts.checks import Prompt
 from ..command_options import AttackOptions, BenchOptions, EvaluateOptions
@@ -54,7 +55,7 @@ def plan_opened(
         **model_facts(model),
         "concepts": listed(run.concepts),
         "edits": f"{len(opened.trials)} given, {made.count} to make",
-        "suite": f"{opened.suite.name}: {len(_prompts(opened, opened.asked))} prompts",
+        "suite": f"{opened.suite.name}: {len(run_prompts(opened, opened.asked))} prompts",
         "judge": NOT_JUDGED_NOTE if opened.judge is None else opened.judge.open().name,
         **opened.notes,
     }
@@ -67,16 +68,16 @@ def _run_of(options: EvaluateOptions | AttackOptions | BenchOptions) -> Evaluati
     return plan_attack(options) if isinstance(options, AttackOptions) else plan_evaluation(options)
 
 
-def _prompts(opened: OpenRun, asked: Sequence[tuple[str, ...]]) -> list[Prompt]:
+def run_prompts(opened: OpenRun, asked: Sequence[tuple[str, ...]]) -> list[Prompt]:
     """The prompts of these requests, each once."""
     return list(dict.fromkeys(prompt for names in asked for prompt in opened.suite.prompts(names)))
 
 
 def _drawing(opened: OpenRun, trials: Sequence[Trial], base: DrawTime) -> DrawingPlan:
     """What is drawn and judged: each edit's prompts, and the unedited model's once."""
-    run, model, store = opened.run, opened.unedited.base(), opened.run.store or default_store()
+    run, model, store = opened.run, opened.unedited.base(), local_folder(opened.run.store)
     asked = [opened.unedited, *(trial.subject for trial in trials)]
-    prompts = [_prompts(opened, opened.asked), *(_prompts(opened, [trial.concepts]) for trial in trials)]
+    prompts = [run_prompts(opened, opened.asked), *(run_prompts(opened, [trial.concepts]) for trial in trials)]
     have = [stored_prompts(store, subject, opened.spec, own) for subject, own in zip(asked, prompts, strict=True)]
     lacking = [len(own) - count for own, count in zip(prompts, have, strict=True)]
     workers = workers_for(sum(lacking), str(model.device), run.workers)
@@ -102,4 +103,4 @@ def _files(opened: OpenRun, made: MadeEdits, drawing: DrawingPlan) -> list[Plann
         files += [planned_file(out / "results.md"), planned_file(out / "edits", made.bytes)]
     if opened.suite.attacks:
         files.append(planned_file(out / "found"))
-    return [*files, *drawing.store_files(opened.run.store or default_store())]
+    return [*files, *drawing.store_files(local_folder(opened.run.store))]
