@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
@@ -17,6 +18,8 @@ from ..core.progress import ignore_progress, report_downloads
 from .help import GroupedCommands
 
 EXIT_FAILED, _EXIT_BAD_INPUT, _EXIT_INTERRUPTED = 1, 2, 130
+_BARE_FLAGS = {"--ray": "local"}  # flags whose value may be left out, and what it is then
+_ADDRESS = re.compile(r"auto|local|\S*:\d+")  # their values, as opposed to other words of a command
 _SHOWN_OF_PATH = 60  # characters of a path that is too long
 
 
@@ -28,11 +31,12 @@ class Commands(GroupedCommands):
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # A terminal that is not UTF-8 shows escapes.
                 stream.reconfigure(errors="backslashreplace")
+        words = with_bare_flags(sys.argv[1:] if args is None else args)
         try:
             with exit_codes():
-                for word in sys.argv[1:] if args is None else args:
+                for word in words:
                     require_unicode(word, "argument")
-            code = super().main(args, *rest, **{**extra, "standalone_mode": False})
+            code = super().main(words, *rest, **{**extra, "standalone_mode": False})
         except typer.Exit as refusal:
             code = refusal.exit_code
         except typer.BadParameter.__base__ as error:  # type: ignore[misc]  # Click's UsageError, where typer has it.
@@ -44,6 +48,18 @@ class Commands(GroupedCommands):
                 say(f"unconcept: {' '.join(message.split()).rstrip('.')}; see `{place} --help`", error=True)
             code = _EXIT_BAD_INPUT
         sys.exit(code or 0)
+
+
+def with_bare_flags(words: Sequence[str]) -> list[str]:
+    """Give each flag that stands alone its value: typer knows no flags whose value may be left out."""
+    found = list[str]()
+    for i, word in enumerate(words):
+        if word == "--":
+            return [*found, *words[i:]]
+        value = _BARE_FLAGS.get(word)
+        follows = words[i + 1] if i + 1 < len(words) else ""
+        found.append(f"{word}={value}" if value and not _ADDRESS.fullmatch(follows) else word)
+    return found
 
 
 @contextmanager

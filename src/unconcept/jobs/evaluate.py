@@ -14,7 +14,9 @@ from ..core.progress import ProgressCallback, ignore_progress
 from ..erasing.failure_checks import picture_failures
 from ..evaluation.attacks.inputs import copy_adversarial
 from ..evaluation.judging.choice import announce_judge, judge_caveat
+from ..evaluation.tasks.picture_store import PictureStore
 from ..evaluation.tasks.runner import RECORD_FILE, TaskRecord, TaskTally
+from ..evaluation.tasks.task import Executor
 from ..evaluation.trials.bench import examine_trials, run_bench
 from ..evaluation.trials.filters import FILTERS, NoEdit
 from ..evaluation.trials.finding import Finding, missing_results, notes_of
@@ -26,6 +28,7 @@ from ..report.environment import run_environment
 from ..report.forget_set_data import ForgetSetsData
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
 from .evaluate_job import EvaluationRun, OpenRun, open_run
+from .executors import run_executor
 from .options import (
     StrengthOptions,
     paths,
@@ -90,12 +93,18 @@ class Measured:
     forget_sets: ForgetSetsData | None = None
 
 
-def evaluate(run: EvaluationRun, progress: ProgressCallback = ignore_progress) -> Report:
-    """Run an evaluation, or continue an interrupted one.
+def evaluate(
+    run: EvaluationRun,
+    progress: ProgressCallback = ignore_progress,
+    announce: Callable[[OpenRun], None] = lambda opened: None,
+) -> Report:
+    """Run an evaluation, or continue an interrupted one. `announce` is called before anything is written or drawn.
 
     If results are missing, the report is PARTIAL and the same command continues.
     """
-    return measure(open_run(run), _examined, progress)
+    opened = open_run(run)
+    announce(opened)
+    return measure(opened, _examined, progress)
 
 
 def _examined(opened: OpenRun, folder: Path, context: RunContext) -> Measured:
@@ -117,19 +126,9 @@ def measure(
     keeps = may_keep_pictures([origin.kind for origin in opened.origins], run.store_pictures)
     reasons = opened.notes | why_no_pictures(keeps) | announce_judge(judge, opened.judged_pictures, progress)
     with atomic_folder(run.out, opened.identity, run.overwrite) as folder, ExitStack() as stack:
-        deadline = None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes
         store = stack.enter_context(run_store(run.store, folder, keeps))
-        context = RunContext(
-            store,
-            TaskRecord(folder / RECORD_FILE),
-            opened.spec,
-            judge,
-            run.workers,
-            deadline,
-            progress,
-            opened.control,
-            run.references,
-        )
+        executor = stack.enter_context(run_executor(run, store, progress))
+        context = _context(opened, store, folder, executor, progress)
         measured = examine(opened, folder, context)
         found, tally = measured.findings, measured.tally
         seconds = {**context.record.seconds(), "total": time.perf_counter() - begun}
@@ -145,6 +144,24 @@ def measure(
         _write(run, report, pictures if keeps else (), folder)
         _mark(folder, finished=not report.missing and not tally.failed)
     return report
+
+
+def _context(
+    opened: OpenRun, store: PictureStore, folder: Path, executor: Executor | None, progress: ProgressCallback
+) -> RunContext:
+    run = opened.run
+    return RunContext(
+        store,
+        TaskRecord(folder / RECORD_FILE),
+        opened.spec,
+        opened.judge,
+        run.workers,
+        None if run.max_minutes is None else time.monotonic() + 60 * run.max_minutes,
+        progress,
+        opened.control,
+        run.references,
+        executor,
+    )
 
 
 def _collapsed(found: Sequence[Finding], pictures: Sequence[PicturePairs]) -> list[str]:

@@ -32,6 +32,7 @@ from ..models.images import read_picture_folder
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from .edit_base import base_of_edits
+from .executors import require_cluster
 from .options import (
     DeviceOptions,
     DrawOptions,
@@ -82,7 +83,7 @@ class EvaluationRun(
     @property
     def identity(self) -> dict[str, str]:
         """What identifies a run, besides the edits: an interrupted run with the same identity continues."""
-        elsewhere = ("out", "overwrite", "max_minutes", "workers", "store", "edits")
+        elsewhere = ("out", "overwrite", "max_minutes", "workers", "ray", "ray_gpus", "store", "edits")
         return {name: str(value) for name, value in vars(self).items() if name not in elsewhere}
 
 
@@ -144,6 +145,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
     Bad input raises `UsageError` before anything is drawn.
     """
     _require_known_names(run)
+    require_cluster(run)
     edits = {path: open_edit(path) for path in run.edits}
     origins = [origin_of(edit) for edit in edits.values()]
     run = with_base(run)

@@ -1,7 +1,6 @@
-"""Groups of options that jobs, the Python API and the command line share.
+"""Groups of options that jobs, the Python API and the command line share. Nothing heavy is imported here.
 
-Each field is documented by the string under it, which is also the help of its flag; `help_group` is the heading under
-which the flags of a group stand. Nothing heavy is imported here.
+The string under a field is also the help of its flag.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,7 +51,7 @@ REGULARISERS_FLAG = Flag("--regulariser", str, repeats=True, assigns=True, metav
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedOptions:
-    """The base of groups of options that are checked when they are built: a command may have several such groups."""
+    """The base of groups of options that are checked when they are built: a command may have several."""
 
     def __post_init__(self) -> None:
         """Each group calls the next one's check."""
@@ -148,16 +147,20 @@ class MethodJudgeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """Time limit, number of processes and picture store of a run."""
+    """Time limit, processes, cluster and picture store of a run."""
 
     help_group: ClassVar[str] = "run"
 
     max_minutes: Annotated[float | None, Flag(least=0)] = None
     """Start no new task after this time; run the same command again to continue."""
     workers: Annotated[int | None, Flag(least=1, show_default=False)] = None
-    """Number of processes that draw; by default chosen by the amount of work."""
-    store: Annotated[Path | None, PythonOnly()] = None
-    """Folder of pictures and scores that runs share; None for `UNCONCEPT_STORE` or the user's cache."""
+    """Number of processes that draw; by default chosen by the amount of work. With --ray, the most on the cluster."""
+    ray: Annotated[str | None, Flag(metavar="[ADDRESS]", show_default=False)] = None
+    """Run on a Ray cluster: HOST:PORT of its head, `auto` for that of this machine; alone, one that it starts here."""
+    ray_gpus: Annotated[float | None, Flag(least=0, metavar="SHARE", show_default=False)] = None
+    """With --ray: GPUs of each worker, or a share of one such as 0.5.  [default: 1 if the cluster has any]"""
+    store: Annotated[str | Path | None, Flag(kind=str, metavar="FOLDER|URL", show_default=False)] = None
+    """Pictures and scores that runs and machines share, a folder or fsspec URL.  [default: UNCONCEPT_STORE or cache]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +178,6 @@ class OutputOptions(OverwriteOptions):
     """The output folder."""
 
     help_group: ClassVar[str] = "output"
-
     out: Path
     """Folder to write; it must not exist."""
 
@@ -293,6 +295,6 @@ def paths(given: Paths) -> tuple[Path, ...]:
 def join_config(options: Any) -> None:
     """Put the configs into the model's name, because workers and files know a model by its name alone."""
     if options.config is not None:
-        named = "" if options.model is None else str(options.model)
-        object.__setattr__(options, "model", with_config(named, options.config))
+        named = with_config("" if options.model is None else str(options.model), options.config)
+        object.__setattr__(options, "model", named)
         object.__setattr__(options, "config", None)
