@@ -1,6 +1,7 @@
 """`unconcept evaluate`, `attack` and `bench`: run suites and attacks on edits, and report."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,13 @@ import typer
 from ..jobs.command_options import AttackOptions, BenchOptions, EvaluateOptions
 from .console import EXIT_FAILED, print_json, print_table, progress, say
 from .options import PrintOptions
+from .plan import duration_text
 
 if TYPE_CHECKING:
+    from ..core.progress import ProgressCallback
     from ..evaluation.judging.rates import JudgeCalibration
     from ..evaluation.trials.report import Report
-    from ..jobs.evaluate_job import EvaluationRun
+    from ..jobs.evaluate_job import EvaluationRun, OpenRun
     from ..prompts.sets import PromptGroup
 
 _LADDER_COLUMNS = ("rung", "cost", "success", "ceiling", "never saw it", "half of the prompts cost", "")
@@ -44,8 +47,22 @@ def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions) -> 
         from ..jobs import evaluate as jobs
 
         run = make(jobs)
-        report = jobs.evaluate(run, tell)
+        report = jobs.evaluate(run, tell, partial(_announce, tell=tell))
     finish(report, run.out, shown, _print)
+
+
+def _announce(opened: "OpenRun", tell: "ProgressCallback") -> None:
+    """Say what a long run will do, and about how long it takes."""
+    from ..jobs.plans.forecast import forecast
+
+    found = forecast(opened)
+    if found is None:
+        return
+    parts = [f"{found.pictures} pictures to draw"]
+    parts += [f"{found.searched} prompts to attack"] if found.searched else []
+    shared = ", shared by the workers of the cluster" if opened.run.ray else ""
+    edits = f", besides {found.edits} edits to make" if found.edits else ""
+    tell(f"about {duration_text(found.seconds)} on this device{shared}{edits}: {', '.join(parts)}", 1, 1)
 
 
 def finish(report: "Report", out: Path, shown: PrintOptions, show: "Callable[[Report], None]") -> None:

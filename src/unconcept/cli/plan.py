@@ -24,7 +24,9 @@ def _print(plan: "Plan") -> None:
     for topic, fact in plan.facts.items():
         say(f"{topic}: {fact}")
     for number, step in enumerate(plan.steps, 1):
-        known = "not known yet" if step.seconds is None else f"about {_duration(step.seconds)}" if step.seconds else ""
+        known = (
+            "not known yet" if step.seconds is None else f"about {duration_text(step.seconds)}" if step.seconds else ""
+        )
         basis = f" ({step.basis})" if step.basis else ""
         say(f"{number}. {step.what}{': ' * bool(known)}{known}{basis}")
     for download in plan.downloads:
@@ -32,10 +34,11 @@ def _print(plan: "Plan") -> None:
     for file in plan.files:
         say(f"would write {file.path}" + (f", about {_size(file.bytes)}" if file.bytes else ""))
     more = "" if plan.is_complete else ", without what is not known yet"
-    say(f"cost: about {_duration(plan.seconds)} on this device{more}")
+    say(f"cost: about {duration_text(plan.seconds)} on this device{more}")
 
 
-def _duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Seconds in the unit in which they are read best."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     if seconds < 120:
