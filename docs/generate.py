@@ -37,7 +37,7 @@ ELSEWHERE = {
 }
 WRITTEN: list[tuple[str, list[str]]] = [
     ("Guide", [
-        "tutorial.md", "usage.md", "examples.md", "reference.md", "families.md", "systems.md",
+        "tutorial.md", "usage.md", "clusters.md", "examples.md", "reference.md", "families.md", "systems.md",
         "derived.md", "comfyui.md", "ledger.md", "responsible-use.md", "extending.md",
         "contributing.md", "changelog.md", "security.md",
     ]),

@@ -15,8 +15,6 @@ from tests.evaluation.test_killed import untimed
 from unconcept.core.errors import MissingExtra, SettingsError
 from unconcept.evaluation.tasks.ray_cluster import ClusterOptions, ray_cluster, require_reachable, workers_on
 
-PICTURES = 24  # so many are drawn in all
-
 
 def test_without_ray_one_line_says_how_to_install_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -145,6 +143,5 @@ def test_losses_change_nothing_in_the_report(two_machines, tmp_path) -> None:
     assert (lossy.out / "results.csv").read_bytes() == (whole.out / "results.csv").read_bytes()
     names = [{p.name for p in run.store.rglob("*.png")} for run in (whole, lossy)]
     assert names[0] == names[1]
-    assert len(names[0]) == PICTURES
     assert not list(lossy.store.rglob("*.part"))
     assert not list((lossy.store / "lease").iterdir())
