@@ -15,6 +15,9 @@ from tests.evaluation.test_killed import untimed
 from unconcept.core.errors import MissingExtra, SettingsError
 from unconcept.evaluation.tasks.ray_cluster import ClusterOptions, ray_cluster, require_reachable, workers_on
 
+# Ray leaves files of its own open, which are found when they are collected.
+QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
 
 def test_without_ray_one_line_says_how_to_install_it(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -58,6 +61,7 @@ def test_an_address_at_which_nobody_listens_is_one_line_at_once(ray, address) ->
 
 
 @pytest.mark.slow
+@QUIET
 def test_a_cluster_of_ones_own_is_heard_by_this_machine_alone(ray, tmp_path) -> None:
     before = set(Path(tempfile.gettempdir()).glob("unconcept-*"))
     with ray_cluster(ClusterOptions("local", workers=1)) as cluster:
@@ -117,6 +121,7 @@ def workers_of_ray() -> list[psutil.Process]:
 
 
 @pytest.mark.slow
+@QUIET
 def test_losses_change_nothing_in_the_report(two_machines, tmp_path) -> None:
     """A worker is killed, then a machine; another joins; at last the command is killed and given again."""
     whole = Run(tmp_path / "whole", "--workers", "2")

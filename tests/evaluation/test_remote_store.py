@@ -22,7 +22,7 @@ from unconcept.evaluation.tasks.cluster import ClusterExecutor
 from unconcept.evaluation.tasks.picture_store import FORMAT_FILE, PictureStore
 from unconcept.evaluation.tasks.runner import TaskRecord, run_tasks
 from unconcept.evaluation.tasks.shared_files import SharedFiles
-from unconcept.jobs.privacy import run_store
+from unconcept.jobs.places.stores import run_store
 
 PICTURE = torch.randint(0, 256, (3, 8, 8), generator=torch.Generator().manual_seed(0)).float() / 255
 

@@ -32,7 +32,8 @@ from ..report.environment import run_environment
 from ..training.distributed import process_state
 from ..training.options import changed_options
 from .erase_job import Job, judge_of, open_erasure, open_services, suite_of, suite_of_debias
-from .privacy import may_keep_pictures, run_store, why_no_pictures
+from .places.stores import run_store
+from .privacy import may_keep_pictures, why_no_pictures
 
 
 @dataclass(frozen=True)

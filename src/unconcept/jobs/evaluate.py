@@ -28,13 +28,14 @@ from ..report.environment import run_environment
 from ..report.forget_set_data import ForgetSetsData
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
 from .evaluate_job import EvaluationRun, OpenRun, open_run
-from .executors import run_executor
 from .options import (
     StrengthOptions,
     paths,
     texts,
 )
-from .privacy import may_keep_pictures, run_store, why_no_pictures
+from .places.executors import run_executor
+from .places.stores import run_store
+from .privacy import may_keep_pictures, why_no_pictures
 
 LADDER = "ladder"  # in place of an attack's name: all rungs of the ladder
 

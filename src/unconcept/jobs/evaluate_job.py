@@ -32,7 +32,6 @@ from ..models.images import read_picture_folder
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from .edit_base import base_of_edits
-from .executors import require_cluster
 from .options import (
     DeviceOptions,
     DrawOptions,
@@ -42,6 +41,7 @@ from .options import (
     RunOptions,
     StrengthOptions,
 )
+from .places.executors import require_cluster
 
 
 @dataclass(frozen=True)

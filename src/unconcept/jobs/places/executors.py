@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 
-from ..core.errors import SettingsError, require
-from ..core.progress import ProgressCallback
-from ..evaluation.tasks.picture_store import FORMAT_FILE, PictureStore
-from ..evaluation.tasks.task import Executor
-from .options import DeviceOptions, RunOptions
+from ...core.errors import SettingsError, require
+from ...core.progress import ProgressCallback
+from ...evaluation.tasks.picture_store import FORMAT_FILE, PictureStore
+from ...evaluation.tasks.task import Executor
+from ..options import DeviceOptions, RunOptions
 
 
 @contextmanager
@@ -16,10 +16,10 @@ def run_executor(run: RunOptions, store: PictureStore, tell: ProgressCallback) -
     if run.ray is None:
         yield None
         return
-    from ..evaluation.tasks.cluster import ClusterExecutor  # These are heavy, and few runs need them.
-    from ..evaluation.tasks.ray_cluster import ClusterOptions, ray_cluster
-    from ..evaluation.tasks.shared_files import SharedFiles
-    from ..evaluation.tasks.store_lease import store_lease
+    from ...evaluation.tasks.cluster import ClusterExecutor  # These are heavy, and few runs need them.
+    from ...evaluation.tasks.ray_cluster import ClusterOptions, ray_cluster
+    from ...evaluation.tasks.shared_files import SharedFiles
+    from ...evaluation.tasks.store_lease import store_lease
 
     on_cpu = isinstance(run, DeviceOptions) and run.device == "cpu"
     options = ClusterOptions(run.ray, run.ray_gpus, run.workers, on_cpu)
@@ -43,6 +43,6 @@ def require_cluster(run: RunOptions) -> None:
     device = run.device if isinstance(run, DeviceOptions) else "auto"
     message = f"--device {device}: Ray gives each worker a GPU of its own; leave it out, or --device cuda"
     require(":" not in device, message, SettingsError)
-    from ..evaluation.tasks.ray_cluster import require_reachable
+    from ...evaluation.tasks.ray_cluster import require_reachable
 
     require_reachable(run.ray)

@@ -1,0 +1,1 @@
+"""Where a run is run, and where its pictures and scores are."""
