@@ -82,5 +82,6 @@ def test_a_method_does_not_depend_on_its_neighbours() -> None:
     assert {module.split(".")[1] for module in seen} == {"core", "edits", "linalg", "methods", "models", "worlds"}
     assert {module for module in seen if module.startswith("unconcept.worlds.")} == {
         "unconcept.worlds.assembly",
+        "unconcept.worlds.low_rank",
         "unconcept.worlds.registry",
     }
