@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -39,7 +38,7 @@ def test_of_many_that_start_at_once_never_two_have_it(files, monkeypatch) -> Non
             with store_lease(files):
                 inside.append(1)
                 most.append(len(inside))
-                time.sleep(0.01)
+                threading.Event().wait(0.1)
                 inside.pop()
                 had.append(1)
         except OutputError:
