@@ -116,6 +116,16 @@ def two_machines(ray) -> Iterator:
     made.shutdown()
 
 
+def rounded(report: dict) -> dict:
+    """An edit's own figures to 7 decimals: what a process has encoded before moves them in the tenth."""
+    for trial in report["trials"]:
+        trial["edit"]["report"] = {
+            name: round(value, 7) if isinstance(value, float) else value
+            for name, value in trial["edit"]["report"].items()
+        }
+    return report
+
+
 def workers_of_ray() -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["name"]) if (one.info["name"] or "").startswith("ray::TaskWork")]
 
@@ -144,9 +154,9 @@ def test_losses_change_nothing_in_the_report(two_machines, tmp_path) -> None:
     process.wait()
     told = lossy.finish(lossy.begin())
     assert "draw" in told, "progress is told as on one machine"
-    assert untimed(lossy.out) == untimed(whole.out)
+    assert rounded(untimed(lossy.out)) == rounded(untimed(whole.out))
     assert (lossy.out / "results.csv").read_bytes() == (whole.out / "results.csv").read_bytes()
-    names = [{p.name for p in run.store.rglob("*.png")} for run in (whole, lossy)]
-    assert names[0] == names[1]
+    pictures = [{p.name: p.read_bytes() for p in run.store.rglob("*.png")} for run in (whole, lossy)]
+    assert pictures[0] == pictures[1]
     assert not list(lossy.store.rglob("*.part"))
     assert not list((lossy.store / "lease").iterdir())
