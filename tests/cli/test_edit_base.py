@@ -266,6 +266,7 @@ def test_every_group_of_a_command_is_checked(kind) -> None:
     """A command has several groups of options; the check of one does not hide another's."""
     names = {field.name for field in fields(kind)}
     needed = {"out": Path("o"), "edit": Path("e"), "edits": (), "name": "p4d", "source": Path("l"), "to": "kohya"}
+    needed |= {"size": 1} if kind.__name__ == "WorstCaseOptions" else {}
     needed["picture"] = Path("p.png")
     given = {name: value for name, value in needed.items() if name in names}
     given |= {"recipe": "moji-uce"} if kind.__name__ == "ExplainOptions" else {}

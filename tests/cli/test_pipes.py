@@ -47,6 +47,7 @@ BY_POSITION = {  # arguments of each command
     "explain": ("recipe",),
     "recheck": ("edit",),
     "worst-case": ("concepts",),
+    "protect": ("pictures",),
 }
 
 
@@ -98,7 +99,7 @@ def words_of(command: str, option: str, given: dict[str, object]) -> list[object
         value = given.pop(name, [])
         words += value if isinstance(value, list) else [value]
     for name, value in given.items():
-        words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), value]
+        words += [FLAGS.get(name, f"--{name.replace('_', '-')}"), *([] if value is True else [value])]
     return words
 
 
@@ -117,6 +118,7 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
         "bench": {"concepts": "dog", "methods": "uce", "model": model},
         "worst-case": {"concepts": ["dog", "house"], "size": 1, "model": model},
         "explain": {"recipe": "moji-uce"},
+        "protect": {"pictures": made / "picture.png", "model": model},
         "recheck": {"edit": edit, "models": str(model), "pictures": 1},
     }
     given: dict[str, object] = {**known[command], "out": tmp_path / "o.safetensors"}
@@ -128,6 +130,8 @@ def test_an_option_that_names_a_file(command, option, made, tmp_path) -> None:
         given["model"] = shutil.copy(model / "unet/diffusion_pytorch_model.safetensors", tmp_path / "w.safetensors")
     for other in {"found": ("prompts", "edits"), "concepts_file": ("concepts",)}.get(option, ()):
         given.pop(other, None)
+    if option == "others":
+        given |= {"prove": True, "features": "moji-judge-features"}
     if option == "method_judge":  # Debiasing always asks one, and takes no anchors.
         given = {name: value for name, value in given.items() if name != "anchors"} | {"method": "uce-debias"}
     result = run(*words_of(command, option, given))

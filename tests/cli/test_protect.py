@@ -199,6 +199,7 @@ def test_a_proof_is_in_the_figures_and_on_the_page(place, tmp_path) -> None:
     ("words", "said"),
     [
         (("--adaptive",), "--adaptive without --prove: add --prove"),
+        (("--learner", "lora", "--others", "."), "--learner and --others without --prove: add --prove"),
         (PROVE, "needs features to recognise copies by: give --features clip-embedding=FOLDER"),
         ((*PROVE, "--features", "clip-embedding"), "give clip-embedding=FOLDER"),
         ((*PROVE, "--features", "pixels"), "it gives no features of pictures"),

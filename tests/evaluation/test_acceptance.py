@@ -34,7 +34,8 @@ from unconcept.scorers import NOTHING_LABEL, AnswerReader, scorers
 from unconcept.scorers.registry import ScorerInfo
 
 SCHEMA = ReportData.model_json_schema()
-OPEN = {"settings", "reasons", "report", "out_of_reach"}  # named by methods, attacks and reasons, not by the report
+# Named by methods, attacks, reasons and the judge, not by the report.
+OPEN = {"settings", "reasons", "report", "out_of_reach", "instead"}
 BEFORE, AFTER, RUNS = 0.9, 0.2, 200
 
 

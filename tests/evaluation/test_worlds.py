@@ -122,7 +122,7 @@ def test_a_scorer_with_a_reader_is_a_judge(monkeypatch) -> None:
 
 
 def test_a_scorer_without_a_reader_is_none() -> None:
-    texts = {"clip-score", "diffusion-classifier", "diffusion-probe", "vlm"}
+    texts = {"clip-score", "classifier", "diffusion-classifier", "diffusion-probe", "face-recogniser", "vlm"}
     assert set(answer_readers()) == texts | {"moji-judge", "nudenet"}
     with pytest.raises(UnknownName, match=r"no judge 'lpips'.*diffusion-classifier, diffusion-probe, .*vlm"):
         Judge.parse("lpips")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ..core.errors import ModelError, require
@@ -32,4 +32,5 @@ def write_merged(base: Path, own: Path, target: Path) -> None:
     message = f"{own} was made beside other weights than {base}: install one version of the package with both"
     require(made_for == hash_tensors(weights), message, ModelError)
     merged = add_pairs(weights, pairs)
-    save_file({name: t.to(weights[name].dtype).contiguous() for name, t in merged.items()}, target, {"format": "pt"})
+    tensors = {name: t.to(weights[name].dtype).contiguous() for name, t in merged.items()}
+    target.write_bytes(save(tensors, {"format": "pt"}))

@@ -1,6 +1,6 @@
 """Options of `protect`. Nothing heavy is imported here."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -59,7 +59,9 @@ class ProveOptions(CheckedOptions):
     """Pictures of other things, to one of which a copy may be nearer; files or folders, repeatable."""
 
     def __post_init__(self) -> None:
-        wanted = [name for name, given in (("--adaptive", self.adaptive), ("--other-base", self.other_base)) if given]
+        own = [each for each in fields(ProveOptions) if each.name != "prove"]
+        changed = [each.name for each in own if getattr(self, each.name) != each.default]
+        wanted = ["--learner" if name == "learners" else f"--{name.replace('_', '-')}" for name in changed]
         message = f"{' and '.join(wanted)} without --prove: add --prove"
         require(self.prove or not wanted, message, SettingsError)
         super().__post_init__()
