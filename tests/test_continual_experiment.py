@@ -185,7 +185,7 @@ def test_erasediff_is_a_base_under_every_remedy(desk) -> None:
     assert sequences.BUDGET["erasediff"] == "epochs"
 
 
-@pytest.mark.parametrize("label", ["projection-selft", "ties"])
+@pytest.mark.parametrize("label", [pytest.param("projection-selft", marks=pytest.mark.slow), "ties"])
 def test_a_sequence_that_is_killed_goes_on(label, desk) -> None:
     (arm,) = (arm for arm in grid() if arm.label == label)
     if arm.regularisers:

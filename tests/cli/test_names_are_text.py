@@ -201,6 +201,7 @@ def test_only_the_console_prints() -> None:
         assert path.name == "console.py" or not names, f"{path.name}: {names}"
 
 
+@pytest.mark.usefixtures("few_steps")
 def test_commands_with_such_names(tmp_path, monkeypatch) -> None:
     """As arguments, on their way through edits, pages, cards, exports and a ledger."""
     monkeypatch.setenv("UNCONCEPT_STORE", str(tmp_path / "store"))

@@ -72,8 +72,14 @@ def weighed(edit, gammas) -> LowRankEdit:
     )
 
 
-@pytest.mark.parametrize("family", EVERY)
-@pytest.mark.parametrize(("combine", "rank"), [("sum", 1), ("authors", 2)])
+@pytest.mark.parametrize(
+    ("combine", "rank", "family"),
+    [
+        *(("sum", 1, family) for family in EVERY),
+        ("authors", 2, EVERY[0]),
+        *(pytest.param("authors", 2, family, marks=pytest.mark.slow) for family in EVERY[1:]),
+    ],
+)
 def test_each_row_computes_with_its_own_weights(family, combine, rank) -> None:
     """In one batch, whatever the neighbours, as the change of weights that its gammas
     say; maps and 1x1 convolutions.

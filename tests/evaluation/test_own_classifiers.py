@@ -52,6 +52,7 @@ def test_celebrities_by_a_recogniser_of_faces(place, tmp_path) -> None:
     assert not (tmp_path / "p").exists()
 
 
+@pytest.mark.slow
 def test_unlearncanvas_by_its_two_classifiers(place, tmp_path) -> None:
     folder = tmp_path / "heads"
     classifier_folder(folder / "style", UNLEARNCANVAS_THEMES, always="Ukiyoe")

@@ -77,6 +77,7 @@ def test_an_attack_that_cannot_act_on_the_edit_is_not_run(pizza, where, drawn, t
     assert "changes no weight but steers while sampling" in finding.out_of_reach["derived-embedding"]
 
 
+@pytest.mark.slow
 def test_a_killed_attack_draws_no_picture_twice(pizza, where, drawn, monkeypatch) -> None:
     """A search whose inputs are sampling procedures, killed at its third attempt."""
     asked, real = list[str](), attacking.sample_adversarial

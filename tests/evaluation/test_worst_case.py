@@ -168,6 +168,7 @@ def plan(method: str = "uce", **changes) -> ForgetSetPlan:
     return replace(made, **changes)
 
 
+@pytest.mark.slow
 def test_a_killed_search_goes_on_where_it_was(where, drawn, tmp_path, monkeypatch) -> None:
     made, real, one = list[str](), edit_task.make_edit, plan(random=1)
 

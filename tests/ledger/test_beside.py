@@ -28,6 +28,10 @@ ADAPTERS = {
 }
 
 
+# Those of the one become a single edit, those of the others stand side by side.
+EACH = pytest.mark.parametrize("method", [pytest.param("receler", marks=pytest.mark.slow), "spm", "cpe"])
+
+
 @torch.no_grad()
 def seen(edits) -> torch.Tensor:
     """What the denoiser says of one x_t while all of them are on, in their order."""
@@ -43,7 +47,7 @@ def book_of(folder, method, *requests, rule="merge"):
     return book, [ask(book, one, method).id for one in requests]
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@EACH
 def test_adapters_of_each_request_are_all_on_and_each_can_be_taken_off(method, tmp_path) -> None:
     book, ids = book_of(tmp_path / "l", method, DOG, CAR)
     alone = {id_: book.artifacts.get_edit(book.request_states.by_id[id_].edit) for id_ in ids}
@@ -60,7 +64,7 @@ def test_adapters_of_each_request_are_all_on_and_each_can_be_taken_off(method, t
     assert torch.equal(seen([left.edit]), seen([alone[ids[1]]]))
 
 
-@pytest.mark.parametrize("method", ADAPTERS)
+@EACH
 def test_trained_together_they_are_one_edit_with_its_own_base(method, tmp_path) -> None:
     book, _ = book_of(tmp_path / "l", method, CAR, DOG, rule="recompute")
     card = materialize_ledger(book, model(), tmp_path / "out", False, False, EntryNote())

@@ -371,17 +371,17 @@ def test_the_cap_says_how_to_raise_it(tmp_path) -> None:
 
 
 def test_a_long_file_is_streamed(tmp_path) -> None:
-    """50,000 rows in a few MB and a second or two, so a million take the same memory and some ten seconds."""
+    """20,000 rows in a few MB and a second, so a million take the same memory and less than a minute."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     writer.writerow(["prompt", "concept", "seed"])
-    writer.writerows([f"a photo of thing {i}, in a park", "thing", i] for i in range(50_000))
+    writer.writerows([f"a photo of thing {i}, in a park", "thing", i] for i in range(20_000))
     path = put(tmp_path, "big.csv", buffer.getvalue())
     begun = time.process_time()
-    assert sum(1 for _ in read_prompts(path)) == 50_000
-    assert time.process_time() - begun < 4
+    assert sum(1 for _ in read_prompts(path)) == 20_000
+    assert time.process_time() - begun < 2
     tracemalloc.start()
-    for _ in zip(range(20_000), read_prompts(path), strict=False):
+    for _ in zip(range(8_000), read_prompts(path), strict=False):
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

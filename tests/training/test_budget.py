@@ -80,9 +80,11 @@ def rows_key(states: torch.Tensor) -> bytes:
 
 
 SLOWEST = "sculpting-memory"
+TAKEN_IN_TURN = ("sfd", "eraseanything", "spm", "scissorhands", "salun", "gs-lora-plus", "stochastic-teacher")
+"""Their targets take turns as those of faster methods do."""
 CASES = [  # Searches replace a target's rows or words by others, so they are left out.
     *(
-        (name, {})
+        pytest.param(name, {}, marks=pytest.mark.slow if name in TAKEN_IN_TURN else ())
         for name in TRAINED
         if name not in ("receler", "advunlearn", "kscu", "concept-ablation", "ant", "cpe", "doco", "rgd", SLOWEST)
     ),
@@ -97,7 +99,7 @@ CASES = [  # Searches replace a target's rows or words by others, so they are le
     ("cpe", {"stages": 1}),  # A search reads every target.
     ("esd", {"sampling": "student"}),
     pytest.param(SLOWEST, {"sequential": False}, marks=pytest.mark.slow),
-    ("advunlearn", {"adv_prompt_num": 0, "retain_train": "iter"}),
+    pytest.param("advunlearn", {"adv_prompt_num": 0, "retain_train": "iter"}, marks=pytest.mark.slow),
     ("few-shot", {"is_zero_shot": True}),
 ]
 

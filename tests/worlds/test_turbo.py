@@ -74,16 +74,13 @@ def test_it_opens_by_its_record(turbo) -> None:
     assert (spec.steps, spec.guidance_scale, spec.sampler) == (4, 1.0, None)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
+def test_what_its_record_forbids(turbo, tmp_path) -> None:
+    for words, said in (
         (("--steps", 3), "3 sampler steps: the record of moji-turbo allows 1, 2, 4"),
         (("--guidance-scale", 4), "guidance scale 4: moji-turbo takes no guidance, says its record: give 1"),
         (("--sampler", "dpm"), "few steps, and its record allows its own alone: leave it out"),
-    ],
-)
-def test_what_its_record_forbids(turbo, words, said, tmp_path) -> None:
-    refused(tmp_path / "o", "sample", "a guitar", "--model", NAME, *words, "--quiet", said=said)
+    ):
+        refused(tmp_path / "o", "sample", "a guitar", "--model", NAME, *words, "--quiet", said=said)
 
 
 def test_a_negative_prompt_is_refused(turbo, tmp_path) -> None:
