@@ -200,5 +200,5 @@ def test_other_formats_and_places_that_refuse_are_one_line(nearby, machines, tmp
     with pytest.raises(OutputError, match=told), machines[0].store(nearby):
         pass
     monkeypatch.setenv(STORE_VARIABLE, "s3://bucket")
-    with pytest.raises(OutputError, match="it is a folder; bench, evaluate and attack take a URL by --store"):
+    with pytest.raises(OutputError, match="it is a folder; bench, evaluate, attack and worst-case take a URL"):
         default_store()

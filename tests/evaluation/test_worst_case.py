@@ -153,6 +153,12 @@ def test_wrong_input_is_one_line_before_a_model_is_opened(tmp_path, monkeypatch,
         plan_worst_case(WorstCaseOptions(**{"concepts": NAMES, "size": 1, "out": tmp_path / "out", **given}))
 
 
+def test_no_option_of_a_run_is_dropped(tmp_path) -> None:
+    given = {"max_minutes": 5.0, "workers": 3, "ray": "auto", "ray_gpus": 0.5, "store": "s3://bucket/f"}
+    run = plan_worst_case(WorstCaseOptions(concepts=NAMES, size=1, out=tmp_path / "out", **given))
+    assert {name: getattr(run, name) for name in given} == given
+
+
 def test_values_from_python_are_checked(tmp_path) -> None:
     with pytest.raises(SettingsError, match="by"):
         build_settings(WorstCaseOptions, {"concepts": NAMES, "size": 1, "out": tmp_path, "by": "set"})

@@ -29,7 +29,7 @@ STORE_REMEDY = f"free some space or choose another place, by --out or, for the s
 def default_store() -> Path:
     """The folder in UNCONCEPT_STORE, or a folder in the user's cache."""
     place = os.environ.get(STORE_VARIABLE, "")
-    message = f"{STORE_VARIABLE}={place}: it is a folder; bench, evaluate and attack take a URL by --store"
+    message = f"{STORE_VARIABLE}={place}: it is a folder; bench, evaluate, attack and worst-case take a URL by --store"
     require("://" not in place, message, OutputError)
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(place or Path(cache) / "unconcept" / "store")

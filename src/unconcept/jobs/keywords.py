@@ -17,6 +17,7 @@ from ..core.output_folder import output_errors
 from ..core.settings import build_settings, require_known_names
 from ..edits import Edit, origin_of
 from ..edits.origin import OriginMaker
+from ..evaluation.tasks.shared_files import is_url
 from ..evaluation.trials.report import Report
 from ..models import open_model
 from ..models.loading import absolute_source
@@ -69,7 +70,8 @@ def _on_disk(given: dict[str, Any]) -> Iterator[Any]:
     """Inside, the keywords hold paths in place of a pipeline or edits in memory."""
     with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
         for name in _PATH_NAMES & given.keys():
-            given[name] = Path(given[name]) if isinstance(given[name], str) else given[name]
+            is_path = isinstance(given[name], str) and not is_url(given[name])
+            given[name] = Path(given[name]) if is_path else given[name]
         if given.get("model") is not None:
             given["model"] = _stored_model(given["model"], Path(place))
         if "models" in given:

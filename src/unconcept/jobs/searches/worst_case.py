@@ -69,6 +69,8 @@ def plan_worst_case(options: WorstCaseOptions) -> WorstCaseRun:
         seed=options.seed,
         max_minutes=options.max_minutes,
         workers=options.workers,
+        ray=options.ray,
+        ray_gpus=options.ray_gpus,
         store=options.store,
         candidates=candidates,
         by=options.by,
