@@ -17,6 +17,7 @@ from tests import tiny
 from tests.cli.test_cli import run
 from unconcept import UCE, Concept, Request, erase, open_model
 from unconcept.core.errors import EditError, SettingsError
+from unconcept.core.output_lock import own_command
 from unconcept.core.recipe import without_folders
 from unconcept.edits import edit_file, load_edit, origin_of
 from unconcept.jobs import command_options, edit_base
@@ -256,6 +257,12 @@ def test_the_command_on_a_page_names_no_folder(monkeypatch) -> None:
         "unconcept erase 'a dog' --model m.safetensors --set images=d --out f --seed 3"
     )
     assert "--model /a/b/m.safetensors" in command_line()
+
+
+def test_the_command_in_a_record_has_no_password(monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["/bin/unconcept", "bench", "dog", "--store", "sftp://ada:p@ss@host:22/f"])
+    assert command_line() == "unconcept bench dog --store sftp://host:22/f"
+    assert own_command()[-1] == "sftp://host:22/f"
 
 
 OPTIONS = [kind for name, kind in vars(command_options).items() if name.endswith("Options")]

@@ -15,6 +15,7 @@ _INVISIBLE = re.compile(
 _SURROGATE = re.compile("[\\ud800-\\udfff]")
 _MARKDOWN_MARKS = re.compile(r"[\\`*_\[\]<>|#~!&$@]|(?<=:)//|(?<=www)\.")
 _MARKDOWN_BLOCK = re.compile(r"^ *(\d*)([-+=](?=\s|[-+=]*$)|[.)](?=\s|$))")
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s]*@")  # user and password of a URL
 _NO_FILE_NAME = re.compile(r"[^\w.,=+@-]+")
 _FILE_NAME_LENGTH = 80
 _YAML_ESCAPES = str.maketrans({"\\": "\\\\", '"': '\\"'})
@@ -30,6 +31,11 @@ def require_unicode(text: str, place: str, error: type[UnconceptError] = Setting
 def visible_text(text: str) -> str:
     r"""The text on one line for a terminal, a log or a page: invisible characters as escapes such as \n and \x1b."""
     return _INVISIBLE.sub(_python_escape, text)
+
+
+def without_credentials(text: str) -> str:
+    """The text without users and passwords in its URLs, which no message or record shows."""
+    return _CREDENTIALS.sub("", text)
 
 
 def html_text(text: str) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import get_ident
 
 from .errors import OutputError, require
-from .escapes import shell_text
+from .escapes import shell_text, without_credentials
 
 _held: dict[Path, int] = {}  # locks of this process, with the thread that holds each
 _LOCKED_BYTE = 1 << 30  # on Windows, whose locks forbid reading: far behind the holder's record
@@ -136,8 +136,8 @@ def program_name() -> str:
 
 
 def own_command() -> list[str]:
-    """The command that runs, without what it says of persons."""
-    return [program_name(), *_without_personal(sys.argv[1:])]
+    """The command that runs, without what it says of persons and without passwords of URLs."""
+    return [program_name(), *map(without_credentials, _without_personal(sys.argv[1:]))]
 
 
 def _without_personal(words: Sequence[str]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ..core.escapes import shell_text
+from ..core.escapes import shell_text, without_credentials
 from ..core.versions import library_versions
 from ..models import ModelView
 from ..models.precision import DtypePolicy
@@ -31,14 +31,16 @@ def run_environment(
 
 
 def command_line(with_folders: bool = True) -> str:
-    """The command of this process as it can be typed again; empty where Python called the library.
+    """The command of this process as it can be typed again, without passwords of URLs; empty where Python called the
+    library.
 
     Without folders, absolute paths are reduced to their last part, for pages that are published.
     """
     program, *words = sys.argv
     is_command = Path(program).stem in ("unconcept", "__main__")
     shown = words if with_folders else [_without_folders(word) for word in words]
-    return " ".join(map(shell_text, ("unconcept", *shown))) if is_command else ""
+    typed = ("unconcept", *map(without_credentials, shown))
+    return " ".join(map(shell_text, typed)) if is_command else ""
 
 
 def _without_folders(word: str) -> str:

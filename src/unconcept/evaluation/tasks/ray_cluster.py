@@ -71,7 +71,7 @@ def _joined(ray: ModuleType, address: str) -> Iterator[None]:
     try:
         ray.init(address=address, **_how_to_connect())
     except (OSError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _first_line(error)
         raise SettingsError(
             f"--ray {address}: {reason}; start one by `ray start --head`, and this command on one of its machines"
         ) from None
@@ -117,7 +117,11 @@ def _start(ray: ModuleType, workers: int | None, folder: str) -> None:
             **_how_to_connect(),
         )
     except Exception as error:  # Ray raises that class itself, on a machine that is too busy to start it in time.
-        raise WorkerError(f"Ray has not started on this machine: {str(error).splitlines()[0]}") from None
+        raise WorkerError(f"Ray has not started on this machine: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _how_to_connect() -> dict[str, Any]:

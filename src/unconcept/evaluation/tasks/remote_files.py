@@ -20,7 +20,8 @@ _SCORES = "scores"  # folder of rows, a file for each set of them
 def mirror_folder(url: str) -> Path:
     """The folder of this machine that stands before a store at a URL."""
     place = urlsplit(url)
-    return default_store() / "mirrors" / hash_json([place.scheme, place.hostname, place.path.rstrip("/")])[:16]
+    host = place.netloc.rpartition("@")[2]
+    return default_store() / "mirrors" / hash_json([place.scheme, host, place.path.rstrip("/")])[:16]
 
 
 def local_folder(place: str | Path | None) -> Path:

@@ -1,6 +1,5 @@
 """Files of a store that several machines share: names and bytes, in a folder or at an fsspec URL."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,19 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from ...core.errors import MissingExtra, OutputError, SettingsError
+from ...core.escapes import without_credentials
 from ...core.output_folder import STORE_REMEDY
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")  # user and password, which no message shows
 _REMEDY = "name a --store that can be read and written"
 
 
 def is_url(place: str | Path) -> bool:
     """Whether a store is named by a URL, not by the path of a folder."""
     return "://" in str(place)
-
-
-def _shown(place: str | Path) -> str:
-    return _CREDENTIALS.sub("", str(place))
 
 
 @dataclass(frozen=True)
@@ -36,20 +31,25 @@ class SharedFiles:
     @property
     def shown(self) -> str:
         """Its name in messages, without a password."""
-        return _shown(self.place)
+        return without_credentials(str(self.place))
 
     @classmethod
     def at(cls, place: str | Path) -> "SharedFiles":
-        """Open a folder or a URL. `MissingExtra` if the library of its file system is not installed."""
+        """Open a folder or a URL. `MissingExtra` if the library of its file system is not installed, `OutputError` if
+        the place cannot be reached.
+        """
         import fsspec
 
-        shown = _shown(place)
+        shown = without_credentials(str(place))
         try:
             fs, root = fsspec.url_to_fs(str(place) if is_url(place) else str(Path(place).resolve()))
         except ImportError as error:
-            raise MissingExtra(f"store {shown}: {str(error).splitlines()[0]}: install it, or name a folder") from None
+            raise MissingExtra(f"store {shown}: {_reason(error)}: install it, or name a folder") from None
         except ValueError as error:
-            raise SettingsError(f"store {shown}: {error}; name a folder or a URL of fsspec, as s3://BUCKET/F") from None
+            told = f"{_reason(error)}; name a folder or a URL of fsspec, as s3://BUCKET/F"
+            raise SettingsError(f"store {shown}: {told}") from None
+        except Exception as error:  # Some connect at once, and their libraries have exceptions of their own.
+            raise OutputError(f"store {shown}: {_reason(error)}; {_REMEDY}") from None
         return cls(fs, root.rstrip("/"), place)
 
     def read(self, name: str) -> bytes | None:
@@ -100,6 +100,11 @@ class SharedFiles:
         try:
             yield
         except Exception as error:
-            reason = str(getattr(error, "strerror", None) or error or type(error).__name__)
             remedy = _REMEDY if is_url(self.place) else STORE_REMEDY
-            raise OutputError(f"store {self.shown}: {reason.splitlines()[0]}; {remedy}") from None
+            raise OutputError(f"store {self.shown}: {_reason(error)}; {remedy}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line."""
+    said = str(getattr(error, "strerror", None) or error).strip() or type(error).__name__
+    return without_credentials(said.splitlines()[0])
