@@ -1,5 +1,7 @@
 """Classifiers of a user: labels of two heads, names of faces, pictures without a face, and folders that are refused."""
 
+import json
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -64,6 +66,28 @@ def test_a_label_that_it_never_learned_is_refused_before_anything_is_drawn(heads
         ClassifierScore(tmp_path)
     with pytest.raises(SettingsError, match="give its folder with object/ and style/"):
         Judge.parse("classifier")
+
+
+def test_what_is_no_whole_classifier_is_one_line(tmp_path) -> None:
+    """Without its head, cut short, with a list for settings, with labels from 1 on."""
+    cpu, classifier = torch.device("cpu"), classifier_folder(tmp_path / "c", OBJECTS)
+    ViTForImageClassification.from_pretrained(classifier).vit.save_pretrained(classifier)
+    with pytest.raises(ModelError, match="no whole image classifier: its weights lack classifier"):
+        load_image_classifier(classifier, cpu)
+    classifier_folder(classifier, OBJECTS)
+    config = json.loads((classifier / "config.json").read_text())
+    names = {"id2label": {"1": "a", "2": "b"}, "label2id": {"a": 1, "b": 2}}
+    (classifier / "config.json").write_text(json.dumps({**config, **names}))
+    with pytest.raises(ModelError, match="otherwise than from 0 on"):
+        load_image_classifier(classifier, cpu)
+    (classifier / "preprocessor_config.json").write_text("[]")
+    with pytest.raises(ModelError, match="no image classifier"):
+        load_image_classifier(classifier, cpu)
+    classifier_folder(classifier, OBJECTS)
+    weights = classifier / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(ModelError):
+        load_image_classifier(classifier, cpu)
 
 
 def faces(root, always: str, finds: bool | None, labels=PEOPLE) -> FaceScore:

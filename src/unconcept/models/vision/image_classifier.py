@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ...core.errors import ModelError, require
@@ -16,6 +17,7 @@ from ..checkpoint.weight_files import weight_files
 from .clip import ClipPreprocessing, Resampling
 
 _BATCH = 32
+_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a configuration of another form
 _HALF = (0.5, 0.5, 0.5)  # mean and deviation of ViT's processor
 _RESAMPLING: dict[int, Resampling] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -93,14 +95,18 @@ def _loaded(kind: Any, folder: Path, device: torch.device, what: str) -> tuple[A
     weight_files(folder)  # Raises an error on pickles, and on a folder without weights.
     logging.disable_progress_bar()
     try:
-        network = kind.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-        )
+        given = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True, "dtype": torch.float32}
+        network, found = kind.from_pretrained(folder, output_loading_info=True, **given)
         config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-        return network.to(device).eval().requires_grad_(False), _preprocessing(config, folder)
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        prepare = _preprocessing(config, folder)
+    except (*_UNREADABLE, ImportError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder} is no {what} that transformers opens: {reason}") from None
+    lacking = sorted(found["missing_keys"])  # transformers would draw them at random.
+    message = f"{folder} is no whole {what}: its weights lack {', '.join(lacking[:1])}; give one that was trained"
+    require(not lacking, message, ModelError)
+    _require_labels(network, folder)
+    return network.to(device).eval().requires_grad_(False), prepare
 
 
 def _preprocessing(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
@@ -121,6 +127,12 @@ def _preprocessing(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
     )
     mean, std = (tuple(config.get(name, _HALF)) for name in ("image_mean", "image_std"))
     return ClipPreprocessing(size, crop, mean, std, _RESAMPLING[resample])
+
+
+def _require_labels(network: Any, folder: Path) -> None:
+    names = network.config.id2label
+    message = f"{folder}/config.json: id2label numbers its {len(names)} labels otherwise than from 0 on"
+    require(set(names) == set(range(len(names))), message, ModelError)
 
 
 def _labels(network: Any) -> tuple[str, ...]:
