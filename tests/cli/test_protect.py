@@ -81,6 +81,7 @@ BAD = [
     (("faces",), ("--psnr", -1), "--psnr -1.0: give 0 (no limit)"),
     (("faces",), ("--distance", "moji-judge"), "--distance moji-judge: it measures no distance of two pictures"),
     (("faces",), ("--distance", "lpips"), "--distance lpips: give lpips=FILE"),
+    (("faces",), ("--distance", "pixels=x"), "--distance pixels=x: it takes no path"),
     (("faces",), ("--distance", "pixel"), "no scorer 'pixel'; did you mean 'pixels'"),
     (("faces",), ("--method", "trajectory"), "no protection 'trajectory'; did you mean 'trajectory-shift'"),
     (("faces",), ("--set", "iteration=3"), "did you mean 'iterations'"),
@@ -93,7 +94,7 @@ BAD = [
     (("broken.png",), (), "cannot identify image file"),
     (("wide.png",), (), "wide.png has 20x16 pixels, but"),
     (("faces", "ada.png"), (), "would both be written as ada.png: rename one of them"),
-    (("faces",), ("--out", "faces", "--overwrite"), "which it would replace: choose another folder"),
+    (("faces",), ("--out", "faces", "--overwrite"), "ada.jpg, which it would replace: choose another folder"),
     (("faces",), ("--out", "mixed"), "mixed exists: choose another path"),
 ]
 

@@ -5,6 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from unconcept.core.errors import ModelError, SettingsError
+from unconcept.evaluation.judging.judge import open_scorer
 from unconcept.scorers.lpips import JudgeDistance, Lpips, layered_distance
 
 
@@ -66,7 +67,7 @@ def test_the_package_over_a_trunk_on_disk(tmp_path) -> None:
     torch.manual_seed(0)
     trunk = torchvision.models.alexnet(weights=None)
     save_file(trunk.state_dict(), tmp_path / "alexnet.safetensors")
-    scorer = Lpips(tmp_path / "alexnet.safetensors")
+    scorer = open_scorer("lpips", str(tmp_path / "alexnet.safetensors"))
     assert torch.equal(scorer.compare(some(), some()), torch.zeros(4))
     taps, x = [], package.ScalingLayer()(torch.cat([some(), some(seed=1)]) * 2 - 1)
     for i, layer in enumerate(trunk.features):

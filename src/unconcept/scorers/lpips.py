@@ -75,21 +75,21 @@ class JudgeDistance:
 class Lpips:
     """LPIPS 0.1 over AlexNet: the package's learned weights on an AlexNet file that you provide.
 
-    `trunk` is torchvision's `alexnet-owt-7be5be79` as safetensors, with torchvision's names. The package would download
+    `path` is torchvision's `alexnet-owt-7be5be79` as safetensors, with torchvision's names. The package would download
     that file; here it must be on disk. You are responsible for giving the right file: the report contains its hash.
     """
 
     name = "lpips-alex"
     version = 1
 
-    def __init__(self, trunk: Path) -> None:
+    def __init__(self, path: Path) -> None:
         package = import_optional("lpips", "eval", "LPIPS")
         with warnings.catch_warnings():  # The package calls torchvision in a way that torchvision deprecates.
             warnings.simplefilter("ignore")
             self.net = (
                 package.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False).eval().requires_grad_(False)
             )
-        _fill(self.net.net, trunk)
+        _fill(self.net.net, path)
         self.hash = hash_tensors(self.net.state_dict())
 
     def compare(self, before: Tensor, after: Tensor) -> Tensor:

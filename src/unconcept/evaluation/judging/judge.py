@@ -73,17 +73,13 @@ class Judge:
     def with_measures(self, named: Iterable[str]) -> "Judge":
         """The same judge with these scorers beside it; `SettingsError` for one that measures nothing."""
         for text in named:
-            name, _, path = text.partition("=")
-            info = scorers[name]
+            name = text.partition("=")[0]
             require(
-                bool(info.measures),
+                bool(scorers[name].measures),
                 f"--measure {name}: it measures nothing beside a judge; known are {', '.join(_measuring())}",
                 SettingsError,
             )
-            parameter = signature(info.build).parameters.get("path")
-            wants = parameter is not None and parameter.default is Parameter.empty
-            require(bool(path) or not wants, f"--measure {name}: give {name}=FOLDER", SettingsError)
-            require(parameter is not None or not path, f"--measure {text}: it takes no path", SettingsError)
+            require_path_as_taken(text, "--measure")
         return replace(self, measures=tuple(named))
 
     def for_model(self, unedited: EditedModel) -> "Judge":
@@ -129,6 +125,15 @@ class Judge:
     def label_of(self, raw: RawScore, check: Check) -> str:
         """What the picture shows: a label, or "nothing"."""
         return self.reader.read(self.open(), raw, check)
+
+
+def require_path_as_taken(named: str, flag: str, wanted: str = "FOLDER") -> None:
+    """Raise `SettingsError` if a NAME=PATH of this flag lacks a path that its scorer needs, or has one in vain."""
+    name, _, path = named.partition("=")
+    parameter = signature(scorers[name].build).parameters.get("path")
+    wants = parameter is not None and parameter.default is Parameter.empty
+    require(bool(path) or not wants, f"{flag} {name}: give {name}={wanted}", SettingsError)
+    require(parameter is not None or not path, f"{flag} {named}: it takes no path", SettingsError)
 
 
 def require_scorer_files(named: str | None, flag: str) -> None:

@@ -13,7 +13,7 @@ from ...core.errors import SettingsError, require
 from ...core.hashing import hash_tensors
 from ...core.progress import ProgressCallback
 from ...core.registry import suggest
-from ...evaluation.judging.judge import image_measures, open_scorer, scorer_key
+from ...evaluation.judging.judge import image_measures, open_scorer, require_path_as_taken, scorer_key
 from ...evaluation.protection.given_pictures import GivenPicture, read_given_pictures
 from ...evaluation.protection.learners import LEARNERS, LearnerName, Subject, learner_for
 from ...evaluation.protection.proof import PROTECTED, ProofPlan, prove, verdict_of
@@ -128,7 +128,6 @@ def _open_features(named: str | None, model: str) -> FeatureScorer:
     known = [one for one in scorers if scorers[one].reads == "set"]
     message = f"--features {name}: it gives no features of pictures; known are {', '.join(known)}"
     require(scorers[name].reads == "set", message, SettingsError)
-    wants = name == "clip-embedding"
-    require(bool(path) or not wants, f"--features {name}: give {name}=FOLDER", SettingsError)
+    require_path_as_taken(named, "--features")
     opened: FeatureScorer = open_scorer(name, path or None)
     return opened

@@ -16,7 +16,7 @@ from ...core.hashing import hash_tensors
 from ...core.output_folder import RUN_FILE, atomic_file, atomic_folder, default_store
 from ...core.progress import ProgressCallback, ignore_progress
 from ...core.settings import build_settings
-from ...evaluation.judging.judge import open_scorer
+from ...evaluation.judging.judge import open_scorer, require_path_as_taken
 from ...evaluation.protection.given_pictures import GivenPicture, read_given_pictures
 from ...evaluation.protection.preparation import prepare
 from ...evaluation.protection.proof import name_without_folders
@@ -87,7 +87,7 @@ def open_protect(options: ProtectOptions) -> OpenProtect:
     require_text_length(model, [options.text])
     given = read_given_pictures(paths(options.pictures), model)
     inside = [one.path for one in given if one.path.resolve().is_relative_to(options.out.resolve())]
-    message = f"--out {options.out} holds {inside[:1]}, which it would replace: choose another folder"
+    message = f"--out {options.out} holds {(inside or [''])[0]}, which it would replace: choose another folder"
     require(not inside, message, OutputError)
     identity: dict[str, object] = {
         "pictures": {one.copy_name: hash_tensors({"picture": one.picture}) for one in given},
@@ -107,8 +107,7 @@ def open_budget(distance: str, most: float, least_psnr: float) -> ChangeBudget:
     known = [one for one in scorers if scorers[one].reads == "pair"]
     message = f"--distance {name}: it measures no distance of two pictures; known are {', '.join(known)}"
     require(scorers[name].reads == "pair", message)
-    wants_file = name == "lpips"
-    require(bool(path) or not wants_file, f"--distance {name}: give {name}=FILE, torchvision's AlexNet")
+    require_path_as_taken(distance, "--distance", "FILE, torchvision's AlexNet")
     opened = open_scorer(name, path or None)
     return ChangeBudget(opened.compare, opened.name, most, least_psnr)
 
