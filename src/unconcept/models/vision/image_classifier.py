@@ -17,7 +17,7 @@ from ..checkpoint.weight_files import weight_files
 from .clip import ClipPreprocessing, Resampling
 
 _BATCH = 32
-_UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)  # of a configuration of another form
+_UNREADABLE = (AttributeError, ImportError, KeyError, OSError, RuntimeError, SafetensorError, TypeError, ValueError)
 _HALF = (0.5, 0.5, 0.5)  # mean and deviation of ViT's processor
 _RESAMPLING: dict[int, Resampling] = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
@@ -99,7 +99,7 @@ def _loaded(kind: Any, folder: Path, device: torch.device, what: str) -> tuple[A
         network, found = kind.from_pretrained(folder, output_loading_info=True, **given)
         config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         prepare = _preprocessing(config, folder)
-    except (*_UNREADABLE, ImportError, RuntimeError, SafetensorError) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(f"{folder} is no {what} that transformers opens: {reason}") from None
     lacking = sorted(found["missing_keys"])  # transformers would draw them at random.
