@@ -87,7 +87,8 @@ def open_protect(options: ProtectOptions) -> OpenProtect:
     require_text_length(model, [options.text])
     given = read_given_pictures(paths(options.pictures), model)
     inside = [one.path for one in given if one.path.resolve().is_relative_to(options.out.resolve())]
-    message = f"--out {options.out} holds {(inside or [''])[0]}, which it would replace: choose another folder"
+    named = ", ".join(map(str, inside[:1]))
+    message = f"--out {options.out} holds {named}, which it would replace: choose another folder"
     require(not inside, message, OutputError)
     identity: dict[str, object] = {
         "pictures": {one.copy_name: hash_tensors({"picture": one.picture}) for one in given},
