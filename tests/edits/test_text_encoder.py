@@ -130,7 +130,7 @@ def attacked(family):
     return make_edit(case(family).model, CHOSEN, "few-shot", SHORT["few-shot"])
 
 
-@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sdxl"))])
 @pytest.mark.parametrize("name", list(attacks))
 def test_attacks_search_against_it_and_leave_no_trace(name, family) -> None:
     asked = replace(case(family), edit=attacked(family))

@@ -5,6 +5,8 @@ import sys
 import time
 from hashlib import sha256
 
+import pytest
+
 from tests.ledger.desk import ask, ledger
 from unconcept.core.hashing import hash_json
 from unconcept.ledger.ledger import Ledger
@@ -13,6 +15,7 @@ from unconcept.ledger.storage.entry_log import ENTRIES_FILE, LINE_PREFIX, LINE_S
 from unconcept.ledger.storage.private_file import PRIVATE_FILE, SealedPart, private_line
 
 
+@pytest.mark.slow
 def test_ten_thousand_entries_cost_as_much_each_as_a_thousand(tmp_path) -> None:
     """Seconds stand in docs/ledger.md; here it is only asked that they grow with the entries, and not with their
     square.

@@ -83,6 +83,11 @@ def test_neutral_settings_and_a_look_at_the_gradients_leave_no_trace(name) -> No
     assert any(g.any() for g in looked)
 
 
+def exact_first(how: str) -> tuple[str, ...]:
+    """The methods of which an exact property is asked with the fast tests."""
+    return PENALISED_FIRST if "+ selft" in how else PENALISED_FIRST[:1]
+
+
 # Plain descent steps as far as it is pulled: a weight that only Adam can bear would throw it about.
 PULLS = {"noisy-gd": {"l1sp": 20.0, "l2sp": 6400.0}}
 PENALISED = {
@@ -122,8 +127,8 @@ def test_a_penalty_holds_back(kind, name) -> None:
 @pytest.mark.parametrize(
     ("how", "name"),
     [
-        # Each property alone or with a penalty is asked of one method here, and of the others with the slow ones.
-        pytest.param(how, name, marks=() if name == "concept-ablation" or "+ selft" in how else pytest.mark.slow)
+        # Each property is asked of one method here, two together of one for each kind of trainable, the others slowly.
+        pytest.param(how, name, marks=() if name in exact_first(how) else pytest.mark.slow)
         for how in EXACT
         for name in TRAINED
     ],
