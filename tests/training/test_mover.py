@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from tests import tiny
+from tests.fast_cases import fast_ends
 from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.training import Descent, TrainingOptions, TrainingSession, training_session
@@ -24,7 +25,7 @@ def flat(edit) -> torch.Tensor:
     return torch.cat([t.flatten() for t in edit.tensors().values()])
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", fast_ends(EVERY))
 def test_bf16_trains_every_method_and_hands_over_float32(name) -> None:
     view = tiny.view("sd1", torch.float32)
     before, plain = weights(view), EVERY[name].erase(view, REQUEST)
