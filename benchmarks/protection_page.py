@@ -25,8 +25,8 @@ and `blur` are controls of the same budget.
 
 ## Measured on `moji`
 
-Made by `make protection` (`python -m benchmarks.protection`), {seconds} seconds of one core for {done} of {all}
-emoji. Ten drawings of the artwork that no concept of the table names, {pictures} pictures each (other places, sizes and
+Made by `make protection` (`python -m benchmarks.protection`){took}.
+Ten drawings of the artwork that no concept of the table names, {pictures} pictures each (other places, sizes and
 grounds), budget 0.05 of pixels (26 dB, which is as much as `moji`'s own autoencoder loses), ten copies a learner.
 A copy is **recognised** if the picture nearest to it by the features of `moji-judge-embedding` is a clean one of its
 emoji; the others are {others} clean ones of the other nine emoji and ten that the model draws before it learns.
@@ -64,10 +64,10 @@ the protection's against them.
 
 def page(found: Found, settings: Mapping[str, Mapping[str, Any]], emoji: Sequence[str]) -> str:
     """The whole page."""
-    seconds = f"{sum(one['seconds'] for one in found):.0f}"
-    done = sorted({one["emoji"] for one in found})
+    done = len({one["emoji"] for one in found})
+    took = f", {sum(one['seconds'] for one in found):.0f} seconds of one core for {done} of {len(emoji)} emoji"
     others = (len(emoji) - 1) * PICTURES
-    parts = [_HEAD.format(seconds=seconds, done=len(done), all=len(emoji), pictures=PICTURES, others=others)]
+    parts = [_HEAD.format(took=took if found else "", pictures=PICTURES, others=others)]
     if not found:
         return "\n".join([*parts, "**Nothing is measured yet.**", _TRIED, _TAIL])
     parts.append(_measured(found, emoji))

@@ -81,43 +81,28 @@ def common_sections(key: str, name: str, info: Any) -> tuple[str, str, str]:
 def method_page(name: str) -> str:
     """What a method is, its settings, families and recipes."""
     info = methods[name]
-    return "\n\n".join(
-        (
-            f"# {name}",
-            f"{body(info.settings)}",
-            f"Paper: {info.paper}. Kind: {info.mechanism}. Task: {info.does}. Version {info.version}.",
-            f"```\nunconcept erase CONCEPT --method {name} --out DIR\n```",
-            *common_sections("method", name, info),
-        )
-    )
+    about = f"Paper: {info.paper}. Kind: {info.mechanism}. Task: {info.does}. Version {info.version}."
+    return settings_page("method", name, info, about, f"erase CONCEPT --method {name}")
 
 
 def attack_page(name: str) -> str:
     """What an attack is, how deep it reaches, its settings, families and recipes."""
     info = attacks[name]
-    return "\n\n".join(
-        (
-            f"# {name}",
-            body(info.settings),
-            f"Source: {info.paper}. Access: {info.rung}. One search for each {info.scope}.",
-            f"```\nunconcept attack {name} CONCEPT --edit EDIT --out DIR\n```",
-            *common_sections("attack", name, info),
-        )
-    )
+    about = f"Source: {info.paper}. Access: {info.rung}. One search for each {info.scope}."
+    return settings_page("attack", name, info, about, f"attack {name} CONCEPT --edit EDIT")
 
 
 def protection_page(name: str) -> str:
     """What a protection or control does to a picture, and its settings."""
     info = protections[name]
-    return "\n\n".join(
-        (
-            f"# {name}",
-            body(info.settings),
-            f"Source: {info.paper}. A {info.role}.",
-            f"```\nunconcept protect PICTURES --method {name} --out DIR\n```",
-            *common_sections("protection", name, info),
-        )
-    )
+    about = f"Source: {info.paper}. A {info.role}."
+    return settings_page("protection", name, info, about, f"protect PICTURES --method {name}")
+
+
+def settings_page(kind: str, name: str, info: Any, about: str, words: str) -> str:
+    """The page of an entry with settings: what it is, where it is from, its command, then what all entries say."""
+    command = f"```\nunconcept {words} --out DIR\n```"
+    return "\n\n".join((f"# {name}", body(info.settings), about, command, *common_sections(kind, name, info)))
 
 
 def suite_page(name: str) -> str:
