@@ -37,7 +37,7 @@ def read_picture(path: Path) -> Tensor:
             )
             pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"picture {path}: {error}") from None
+        raise DataError(f"picture {path}: {getattr(error, 'strerror', None) or error}") from None
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
 
