@@ -31,7 +31,7 @@ def main() -> None:
         "--limit", type=int, help="pictures of a profession at most, in a round of the loop and in the table"
     )
     parser.add_argument("--max-minutes", type=float, help="of the table's pictures")
-    parser.add_argument("--method-judge", help="judge of the table that counts in the loop; never the one that grades")
+    parser.add_argument("--method-judge", help="counts in the loop in place of moji's judge for methods")
     args = parser.parse_args()
     quiet_libraries()
     from unconcept.core.recipe import load_recipe
@@ -54,7 +54,9 @@ def main() -> None:
         run = EvaluationRun(names, out / "report", edits, suite="debias", overwrite=True, **limits)
         report = evaluate(run, tell)
     data = report.data()
-    text = page(data, args.method_judge)
+    text = page(
+        data, args.method_judge or "`moji`'s judge for methods, of another architecture than the one that grades,"
+    )
     print(text)
     if report.status != "ok":
         raise SystemExit(EXIT_FAILED)

@@ -1,6 +1,7 @@
 """No method ever asks the judge that grades it: over the registry of methods, for a job and for a benchmark."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from unconcept.edits import DenseEdit, EditOrigin
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.judging.choice import require_no_adviser
-from unconcept.evaluation.judging.judge import Judge, judge_for_methods, open_scorer
+from unconcept.evaluation.judging.judge import Judge, judge_for_methods, judge_weights, open_scorer
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.worlds import world_of
 from unconcept.jobs.erase import erase
 from unconcept.jobs.erase_job import Job, open_services
@@ -23,10 +25,11 @@ from unconcept.jobs.evaluate import EvaluationRun, evaluate
 from unconcept.methods import MethodServices, methods
 from unconcept.scorers import ScorerInfo, scorers
 from unconcept.scorers.moji_judge import JudgeScore
+from unconcept.worlds.registry import METHOD_JUDGE_WEIGHTS
 
 CONCEPT = {"erase": "dog face", "debias": "judge", "keep": "dog face"}
 ASKING = [name for name in methods if {"attribute_counter", "presence_judge"} & {*methods[name].uses}]
-GRADING = world_of("moji").judge
+GRADING, SEEING_JUDGE = world_of("moji").judge, Judge("moji-judge", str(METHOD_JUDGE_WEIGHTS))
 
 
 class ThirdJudge(JudgeScore):
@@ -76,10 +79,13 @@ def services_of(job: Job) -> MethodServices:
 @pytest.mark.parametrize("name", methods)
 def test_no_method_gets_the_judge_that_grades(name, tmp_path, third) -> None:
     """Neither by default nor when it is named, under any name; another judge is handed on."""
-    task = EditTask(EditedModel(), variant_of_method(name), (CONCEPT[methods[name].does],), tmp_path)
-    assert judges_in(task.services) == []
+    task = EditTask(EditedModel(), variant_of_method(name), (CONCEPT[methods[name].does],), tmp_path / "run")
+    store = tmp_path / "store"
+    for unasked in (task.services(PictureStore(store)), services_of(job_of(name, tmp_path, store=store))):
+        assert judges_in(unasked) == [SEEING_JUDGE] * (name in ASKING)
+        assert unasked.adviser == (judge_weights(SEEING_JUDGE) if name in ASKING else "")
+    assert judge_weights(SEEING_JUDGE) != judge_weights(GRADING)
     if name not in ASKING:
-        assert judges_in(services_of(job_of(name, tmp_path))) == []
         with pytest.raises(SettingsError, match=f"{name} asks none: leave it out"):
             erase(job_of(name, tmp_path, method_judge="third-judge"))
         return
@@ -89,21 +95,31 @@ def test_no_method_gets_the_judge_that_grades(name, tmp_path, third) -> None:
     services = services_of(job_of(name, tmp_path, method_judge="third-judge"))
     (asked,) = judges_in(services)
     assert (asked.scorer, services.adviser) == ("third-judge", "3" * 64)
-    assert list(tmp_path.iterdir()) == []
+    assert {*tmp_path.iterdir()} <= {store}
 
 
 @pytest.mark.parametrize("name", ASKING)
-def test_without_a_judge_of_its_own_a_method_looks_at_nothing(name, tmp_path) -> None:
-    """On moji the only judge grades; the recipe of a method that can do without works as it is."""
-    job = job_of(name, tmp_path)
+def test_a_model_without_a_judge_for_methods_shows_nothing(name, tmp_path) -> None:
+    """A method that can do without one works as it is; one that counts says what to name."""
+    model = str(tiny.folder("sd1", tmp_path / "m"))
+    job = replace(job_of(name, tmp_path), model=model, ask=RequestSpec(("dog",), ("cat",), ("cow",)))
+    services = partial(open_services, job, methods[name], EditedModel(model).base(), world_of(model).request(job.ask))
     if "attribute_counter" in methods[name].uses:
-        with pytest.raises(
-            RequestError, match="does not grade, and none is named: give --method-judge NAME, of a plug-in"
-        ):
-            services_of(job)
+        with pytest.raises(RequestError, match="does not grade, and none is named: give --method-judge clip-score="):
+            services()
     else:
-        assert judges_in(services_of(job)) == []
-        assert not variant_of_method(name).settings.get("look_pictures")
+        assert judges_in(services()) == []
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_the_judge_for_methods_grades_no_edit_of_one_that_asks_it(name, tmp_path) -> None:
+    """Neither when the edit is made nor in a bench."""
+    grading = f"moji-judge={METHOD_JUDGE_WEIGHTS}"
+    with pytest.raises(SettingsError, match="it grades the result, and a method that asks it"):
+        services_of(job_of(name, tmp_path, judge=grading))
+    run = EvaluationRun(("judge",), tmp_path / "o", variants=(Variant(name, name),), judge=grading)
+    with pytest.raises(SettingsError, match="a method asked it while it made its edit"):
+        evaluate(run)
 
 
 def test_two_folders_of_one_clip_are_one_judge(tmp_path) -> None:

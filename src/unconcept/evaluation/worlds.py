@@ -41,8 +41,8 @@ class World(Protocol):
         """The model's own judge; None if the user must name one."""
 
     @property
-    def second_judge(self) -> Judge | None:
-        """A judge of another architecture, which does not grade; None if there is none."""
+    def method_judge(self) -> Judge | None:
+        """The judge through which methods and the output filter look, which does not grade; None if there is none."""
 
     def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
         """Complete a request: fill in what the user leaves open. `folds_case`: the tokenizers fold capitals."""
@@ -102,7 +102,7 @@ class MojiWorld:
         return Judge(self.data.judge)
 
     @property
-    def second_judge(self) -> Judge | None:
+    def method_judge(self) -> Judge | None:
         return Judge(self.data.judge, str(METHOD_JUDGE_WEIGHTS))
 
     @property
@@ -159,7 +159,7 @@ class UserWorld:
     model: str
     title: str | None = None
     judge: Judge | None = None
-    second_judge: Judge | None = None
+    method_judge: Judge | None = None
 
     def request(self, ask: RequestSpec, does: MethodTask = "erase", folds_case: bool = True) -> ResolvedRequest:
         return resolve_request(ask, self.model, does, folds_case)

@@ -1,6 +1,6 @@
 """An erasure as data, and what it opens: its suite, its judges, the services of its method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from ..core.settings import build_settings
 from ..edits import Edit, origin_of
 from ..edits.base import validate_strength
 from ..erasing.request_defaults import ResolvedRequest, weights_of_targets
+from ..evaluation.judging.advice import ADVICE, judged_services
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
-from ..evaluation.judging.judge import Judge, judge_for_methods, judge_weights, require_scorer_files
-from ..evaluation.judging.live import PresenceRate, open_attribute_counter
+from ..evaluation.judging.judge import Judge, judge_for_methods, require_scorer_files
 from ..evaluation.sampling import DrawSpec
 from ..evaluation.suites.registry import Suite, suites
 from ..evaluation.tasks.edited_model import EditedModel
@@ -25,7 +25,7 @@ from ..methods import MethodServices, methods
 from ..methods.registry import MethodInfo
 from ..models import ModelView
 from ..models.text.text_identity import TokenTextKey
-from ..prompts.checks import Check, GroupSizes
+from ..prompts.checks import GroupSizes
 from ..prompts.safety import require_drawable
 from ..training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions, changed_options
 from ..training.regularisers import Regularisers, build_regularisers
@@ -111,7 +111,7 @@ def _check(job: Job) -> tuple[MethodInfo, Regularisers]:
         f" {mechanism}: leave it out"
     )
     require(mechanism == "trained" or not changed_options(job.options), message)
-    asks = {"attribute_counter", "presence_judge"} & {*info.uses}
+    asks = ADVICE & {*info.uses}
     require(
         bool(asks) or not job.method_judge, f"method judge {job.method_judge!r}: {job.method} asks none: leave it out"
     )
@@ -124,25 +124,17 @@ def open_services(
     """Open what the method uses while it works. No service asks the judge that grades."""
     suite, store = suite_of(job, chosen), PictureStore(job.store or default_store())
 
-    def checks_of(sizes: GroupSizes) -> list[Check]:
-        return replace(suite, sizes=sizes).checks(job.ask.targets)
-
-    counter = presence = judge = None
-    if "attribute_counter" in info.uses:
-        judge = _method_judge(job)
-        counter = open_attribute_counter(model, judge, job.spec, store, chosen.request.kind, job.sizes.seed, progress)
-    if "presence_judge" in info.uses and (judge := _method_judge(job, suite.checks(job.ask.targets))):
-        presence = PresenceRate(model, judge, checks_of, job.spec, store, job.sizes.seed, progress)
-    adviser = "" if judge is None else judge_weights(judge)
+    judge = _method_judge(job) if ADVICE & {*info.uses} else None
+    asked = judged_services(info, model, chosen, judge, suite, job.spec, store, progress)
     weights = weights_of_targets(chosen, job.weights)
-    return MethodServices(counter, presence, world_of(job.model).vision_towers, adviser, weights)
+    return replace(asked, vision_towers=world_of(job.model).vision_towers, weights=weights)
 
 
-def _method_judge(job: Job, checks: Sequence[Check] = ()) -> Judge | None:
-    """The judge that the method may ask; a judge that answers with texts chooses among the checks' labels."""
-    grading = world_of(job.model).judge if job.judge is None else Judge.parse(job.judge)
-    named = judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else None, grading)
-    return None if named is None else named.with_labels((), checks)
+def _method_judge(job: Job) -> Judge | None:
+    """The judge that the method may ask: the named one, else the model's own for methods."""
+    world = world_of(job.model)
+    grading = world.judge if job.judge is None else Judge.parse(job.judge)
+    return judge_for_methods(Judge.parse(job.method_judge) if job.method_judge else world.method_judge, grading)
 
 
 def judge_of(job: Job, unedited: EditedModel, suite: Suite) -> Judge | None:

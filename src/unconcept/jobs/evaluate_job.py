@@ -15,6 +15,7 @@ from ..edits.weights import base_note
 from ..erasing.edit_notes import edit_notes
 from ..evaluation.attacks.ladder import named_rungs
 from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
+from ..evaluation.judging.advice import adviser_of
 from ..evaluation.judging.choice import choose_judge, require_no_adviser
 from ..evaluation.judging.judge import Judge, require_scorer_files
 from ..evaluation.references.record import require_never_saw
@@ -273,8 +274,10 @@ def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, uned
     judge = choose_judge(run.judge, world_of(run.model).judge, unedited)
     if judge is None:
         return None
-    made_by = [*(variant.method for variant in run.variants), *(origin.method for origin in origins)]
-    require_no_adviser(judge, made_by, unedited.base(), [origin.adviser for origin in origins])
+    to_make = [variant.method for variant in run.variants]
+    made_by = [*to_make, *(origin.method for origin in origins)]
+    advisers = [adviser_of(to_make, world_of(run.model).method_judge), *(origin.adviser for origin in origins)]
+    require_no_adviser(judge, made_by, unedited.base(), advisers)
     anchors = [anchor for origin in origins for anchor in origin.anchors]
     texts = (*run.concepts, *_retained(origins), *anchors)
     if world_of(run.model).judge is None:

@@ -142,7 +142,9 @@ class MethodJudgeOptions:
     """The judge of methods that look at pictures."""
 
     method_judge: Annotated[str | None, Flag(show_default=False)] = None
-    """Judge that the method may ask while it works, for uce-debias and slug; never the one that grades."""
+    """Judge that the method may ask while it works, for uce-debias and slug; never the one that grades. An embedded
+    model has one of its own for methods.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,10 @@ from ...erasing.make_edit import make_edit, train_in_folder
 from ...erasing.request_defaults import ResolvedRequest
 from ...methods import MethodServices, methods
 from ...models.loading import LOADING
+from ...prompts.checks import GroupSizes
 from ...worlds.recipes import current_recipe
 from ...worlds.registry import DEFAULT_MODEL
+from ..judging.advice import adviser_of, judged_services
 from ..worlds import World, world_of
 from .edited_model import EditedModel
 from .picture_store import PictureStore
@@ -89,10 +91,14 @@ class EditTask:
         """The variant's settings for the kind of the concepts."""
         return self.variant.settings_for(self.chosen.request.kind)
 
-    @property
-    def services(self) -> MethodServices:
-        """What the method may use while it works: no judge, because the world's only one grades the edit."""
-        return MethodServices(vision_towers=self.world.vision_towers)
+    def services(self, store: PictureStore) -> MethodServices:
+        """What the method may use while it works: the world's judge for methods, never the one that grades."""
+        info, chosen = methods[self.variant.method], self.chosen
+        suite = self.world.erasure_suite(chosen.concepts, chosen.request.retain, GroupSizes())
+        model, spec = self.subject.base(), self.world.draw_spec(None)
+        judge = self.world.method_judge
+        asked = judged_services(info, model, chosen, judge, suite, spec, store, task_progress().tell)
+        return replace(asked, vision_towers=self.world.vision_towers)
 
     @property
     def id(self) -> str:
@@ -115,6 +121,7 @@ class EditTask:
             self.settings,
             asdict(self.chosen.request),
             self.concepts,
+            *filter(None, [adviser_of([self.variant.method], self.world.method_judge)]),
         ]
         source = source_hash(methods[self.variant.method].settings.__module__, LOADING)
         key = hash_json([source, asked])[:40]
@@ -127,7 +134,7 @@ class EditTask:
         """Make the edit, unless the store has it, and put it into the run's folder."""
         kept = self.stored_path(store.root)
         if not store.has_result(kept.with_suffix(".json")):
-            self._make(kept)
+            self._make(kept, store)
             store.share_result(kept.with_suffix(".json"))
         self.collect(store)
 
@@ -143,12 +150,12 @@ class EditTask:
                     shutil.copyfile(kept.with_suffix(suffix), part)
         return self.is_done(store)
 
-    def _make(self, path: Path) -> None:
+    def _make(self, path: Path, store: PictureStore) -> None:
         begun = time.perf_counter()
         training = self.path.with_suffix(".training")
         methods[self.variant.method].require_few_steps(self.subject.base())
         with train_in_folder(training, task_progress().tell):
-            edit = make_edit(self.subject.base(), self.chosen, self.variant.method, self.settings, self.services)
+            edit = make_edit(self.subject.base(), self.chosen, self.variant.method, self.settings, self.services(store))
         seconds = time.perf_counter() - begun
         with atomic_file(path, STORE_REMEDY) as part:
             edit.save(part)

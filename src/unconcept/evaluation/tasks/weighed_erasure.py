@@ -125,7 +125,7 @@ class WeighedErasure:
 
     def _made(self, names: tuple[str, ...], store: PictureStore) -> Edit:
         """The edit of these candidates, under the weights if it is of all of them; a killed training goes on."""
-        erasure, services = replace(self.erasure, concepts=names), self.erasure.services
+        erasure, services = replace(self.erasure, concepts=names), self.erasure.services(store)
         if names == self.erasure.concepts:
             weights: Mapping[str, float] = dict(zip(names, self.weights, strict=True))
             services = replace(services, weights=weights_of_targets(erasure.chosen, weights))

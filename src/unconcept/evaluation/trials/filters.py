@@ -78,7 +78,7 @@ def trial_of_filter(name: str, concepts: tuple[str, ...], unedited: EditedModel,
     if name == "word-filter":
         behind = replace(behind, words=request.targets)
     else:
-        judge = _second_judge(unedited, grading)
+        judge = _filtering_judge(unedited, grading)
         labels = tuple(label for one in concepts for label in concept_table()[one].labels)
         aspects: tuple[JudgedAspect, ...] = ("style",) if request.kind == "style" else _PARTS
         behind = replace(behind, judge=judge, labels=labels, aspects=aspects)
@@ -99,8 +99,8 @@ def trial_of_filter(name: str, concepts: tuple[str, ...], unedited: EditedModel,
     return Trial(name, concepts, replace(behind, edit_hash=edit.hash), edit, {"bytes": 0, "parameters": 0})
 
 
-def _second_judge(unedited: EditedModel, grading: Judge | None) -> Judge:
-    judge = world_of(unedited.model).second_judge
+def _filtering_judge(unedited: EditedModel, grading: Judge | None) -> Judge:
+    judge = world_of(unedited.model).method_judge
     message = f"output-filter: {unedited.model} has no second judge, and the one that grades may not withhold"
     require(judge is not None, f"{message}; leave the filter out", SettingsError)
     assert judge is not None

@@ -12,7 +12,7 @@ from ...evaluation.trials.trial import Trial
 from ..evaluate_job import OpenRun
 from .facts import edit_bytes
 from .plan import PlannedStep
-from .rehearsals import RehearsedEdit, rehearse_edit
+from .rehearsals import RehearsedEdit, rehearse_task
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,8 @@ def rehearse_edits(opened: OpenRun, cost_of_step: float) -> MadeEdits:
 
 def _rehearsed(task: EditTask, cost_of_step: float) -> RehearsedEdit | str:
     """The rehearsed edit, or why it would fail: a bench goes on without it."""
-    model = task.subject.base()
     try:
-        return rehearse_edit(model, task.chosen, task.variant.method, task.settings, task.services, cost_of_step)
+        return rehearse_task(task, cost_of_step)
     except UnconceptError as error:
         return f"it would fail: {error}"
 

@@ -1,8 +1,10 @@
 """Rehearses the making of an edit and the searches of attacks, to estimate their time."""
 
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.errors import NumericsError
@@ -11,6 +13,8 @@ from ...core.settings import build_settings
 from ...edits import Edit
 from ...erasing.make_edit import make_edit, train_in_folder
 from ...erasing.request_defaults import ResolvedRequest
+from ...evaluation.tasks.edit_task import EditTask
+from ...evaluation.tasks.picture_store import PictureStore
 from ...methods import MethodServices
 from ...models import ModelView
 from ...training.options import DEFAULT_TRAINING_OPTIONS, TrainingOptions
@@ -69,6 +73,16 @@ def rehearse_edit(
     except NumericsError as error:  # Of pictures that stand for others, or of too few steps.
         stopped = f"the rehearsal stopped early: {error}"
     return RehearsedEdit(edit, time.perf_counter() - begun + rehearsal.left_out, rehearsal, stopped)
+
+
+def rehearse_task(task: EditTask, cost_of_step: float) -> RehearsedEdit:
+    """Rehearse the edit of a task; its services get a store that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="unconcept-") as place:
+        services = task.services(PictureStore(Path(place)))
+    cost_of_picture = task.world.draw_spec(None).steps * cost_of_step
+    services = rehearsed_services(services, cost_of_picture, len(task.concepts))
+    model, method = task.subject.base(), task.variant.method
+    return rehearse_edit(model, task.chosen, method, task.settings, services, cost_of_step)
 
 
 def rehearsed_services(services: MethodServices, cost_of_picture: float, targets: int) -> MethodServices:

@@ -7,7 +7,7 @@ from ..evaluate_job import OpenRun
 from ..searches.worst_case import open_search, plan_worst_case
 from .evaluate import plan_opened
 from .plan import Plan, PlannedStep
-from .rehearsals import rehearse_edit
+from .rehearsals import rehearse_task
 from .timing import DrawTime, grey_picture, judge_seconds, timed_once
 
 
@@ -20,7 +20,7 @@ def plan_set_search(options: WorstCaseOptions) -> Plan:
 def _search_step(opened: OpenRun, plan: ForgetSetPlan, draws: DrawTime) -> PlannedStep:
     """Both searches: their first step is the same."""
     task, model = plan.erasure("search", range(len(plan.candidates))), opened.unedited.base()
-    made = rehearse_edit(model, task.chosen, plan.variant.method, task.settings, task.services, draws.of_one_step)
+    made = rehearse_task(task, draws.of_one_step)
     checks = [check for name in plan.candidates for check in plan.searched_checks(name)]
     drawing = draws.seconds(len(checks), opened.spec.steps)
     erasures = 2 * plan.settings.outer - 1
