@@ -52,3 +52,29 @@ def test_the_reference_is_what_the_registries_say() -> None:
     tables = runpy.run_path(str(ROOT / "docs/tables.py"))
     for page, made in (("REFERENCE", "reference"), ("SYSTEMS", "systems")):
         assert tables[page].read_text(encoding="utf-8") == tables[made](), "run `python docs/tables.py`"
+
+
+def test_the_summary_says_what_the_results_say() -> None:
+    """The table of docs/measured.md is a part of the first one of docs/results.md, in whole percent."""
+    summary, results = (
+        first_rows((ROOT / "docs" / name).read_text(encoding="utf-8")) for name in ("measured.md", "results.md")
+    )
+    head, whole = summary["what"], results[""]
+    assert len(summary) > len(head)
+    for name, row in summary.items():
+        for group, cell in zip(head, row, strict=True):
+            if group != cell:
+                share = results[name][whole.index(group)].partition("%")[0]
+                assert cell == f"{float(share):.0f} %", f"{name}, {group}"
+
+
+def first_rows(text: str) -> dict[str, list[str]]:
+    """The cells of the first table that has a column `target`, by the first cell of their row."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        name, *row = (cell.strip() for cell in line.strip("|").split("|"))
+        if found or "target" in row:
+            if not line.startswith("|"):
+                break
+            found[name] = row
+    return {name: row for name, row in found.items() if not name.startswith("---")}
