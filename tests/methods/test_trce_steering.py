@@ -107,8 +107,9 @@ def test_is_the_plain_trainer(family) -> None:
 
 
 @pytest.mark.slow
+# At margin 0.14 one hinge of the first step is at rest. Were both, Adam would step along rounding alone.
 @pytest.mark.parametrize(
-    "settings", [{"compat": "authors"}, {"margin": 0.3, "guidance": 2.0}, {"null_weight": 0.0}, {"margin": 0.0}]
+    "settings", [{"compat": "authors"}, {"margin": 0.3, "guidance": 2.0}, {"null_weight": 0.0}, {"margin": 0.14}]
 )
 def test_is_the_plain_trainer_in_every_form(settings) -> None:
     require_plain(tiny.view("sd1"), **settings)
