@@ -23,6 +23,17 @@ def fast_ends(cases: Iterable[object]) -> list[object]:
     return [first, *(pytest.param(case, marks=pytest.mark.slow) for case in middle), last]
 
 
+def fast_among(cases: Iterable[object], fast: Iterable[object]) -> list[object]:
+    """All cases, in their order; those that are not among the fast ones are slow."""
+    fast = list(fast)
+
+    def marked(case: object) -> object:
+        values = case if isinstance(case, tuple) else (case,)
+        return case if case in fast else pytest.param(*values, marks=pytest.mark.slow)
+
+    return [marked(case) for case in cases]
+
+
 def mark_slow(items: list[pytest.Item]) -> None:
     """Mark the cases that another fast case stands for."""
     for item in items:

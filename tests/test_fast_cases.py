@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from tests.fast_cases import STAND_INS, mark_slow
+from tests.fast_cases import STAND_INS, fast_among, mark_slow
 from unconcept.models.families import FAMILIES
 
 
@@ -51,3 +51,13 @@ def test_families_are_all_asked_where_they_differ() -> None:
 def test_what_stands_in_is_a_family_that_nothing_stands_in_for() -> None:
     assert {*STAND_INS, *STAND_INS.values()} <= set(FAMILIES)
     assert not {*STAND_INS} & {*STAND_INS.values()}
+
+
+def test_cases_that_are_not_named_are_slow() -> None:
+    named, other = fast_among([("esd", "sd1"), ("esd", "flux")], [("esd", "sd1")])
+    (single,) = fast_among(["spm"], [])
+    assert named == ("esd", "sd1")
+    assert [(case.values, [mark.name for mark in case.marks]) for case in (other, single)] == [
+        (("esd", "flux"), ["slow"]),
+        (("spm",), ["slow"]),
+    ]

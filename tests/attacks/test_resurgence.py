@@ -28,7 +28,12 @@ def test_no_learning_rate_no_resurgence(mode) -> None:
 
 
 @pytest.mark.parametrize(
-    ("family", "mode", "lr"), [("sd1", "lora", 3e-2), ("sd1", "full", 3e-3), ("flux", "lora", 3e-2)]
+    ("family", "mode", "lr"),
+    [
+        ("sd1", "lora", 3e-2),
+        ("sd1", "full", 3e-3),
+        pytest.param("flux", "lora", 3e-2, marks=pytest.mark.slow),
+    ],
 )
 def test_fine_tuning_learns_its_pictures(family, mode, lr) -> None:
     asked = case(family)

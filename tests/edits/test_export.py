@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
 from tests import tiny, toy_text
+from tests.fast_cases import fast_among
 from unconcept.core.errors import EditError, ModelError, NumericsError, SettingsError
 from unconcept.core.hashing import hash_tensors
 from unconcept.core.request import RequestSpec
@@ -206,11 +207,26 @@ def test_single_file_in_another_dtype(dtype, base, tmp_path) -> None:
     assert {t.dtype for t in load_file(tmp_path / "m.safetensors").values()} == {dtype}
 
 
+LORAS = [
+    *((make, family, torch.float16) for make in (text_map, low_rank) for family in FAMILIES),
+    *((make, "sd1", dtype) for make in (text_map, low_rank) for dtype in (torch.float32, torch.bfloat16)),
+]
+
+
+# Each family, each dtype and both kinds of edits; what makes a LoRA of an edit knows neither its family nor its dtype.
 @pytest.mark.parametrize(
-    ("family", "dtype"),
-    [*((family, torch.float16) for family in FAMILIES), ("sd1", torch.float32), ("sd1", torch.bfloat16)],
+    ("make", "family", "dtype"),
+    fast_among(
+        LORAS,
+        [
+            (text_map, "sd1", torch.float32),
+            (text_map, "sdxl", torch.float16),
+            (low_rank, "sd1", torch.bfloat16),
+            (low_rank, "sd2", torch.float16),
+            (low_rank, "sdxl", torch.float16),
+        ],
+    ),
 )
-@pytest.mark.parametrize("make", [text_map, low_rank])
 def test_kohya_lora_in_diffusers(family, dtype, make, base, tmp_path) -> None:
     """Fused, every weight is the edited one but for the dtype's rounding, and no other
     has moved; the pictures agree.

@@ -10,8 +10,9 @@ import torch
 from diffusers import ChromaPipeline, FluxPipeline, StableDiffusion3Pipeline
 from safetensors.torch import load_file, save_file
 
-from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, picture, text_edit, transformers_own
+from tests.edits.mmdit_toys import EACH, MAKERS, dense, exported, low_rank, picture, text_edit, transformers_own
 from tests.edits.test_export import networks, parameters, stock
+from tests.fast_cases import fast_among
 from unconcept.core.errors import EditError, ModelError
 from unconcept.core.request import RequestSpec
 from unconcept.edits.export.bake import bake
@@ -36,9 +37,15 @@ def single(folder: Path, place: Path, family: str) -> Path:
     return place / "m.safetensors"
 
 
-@EACH
-@pytest.mark.parametrize("make", MAKERS)
-def test_diffusers_reads_the_single_file_as_the_baked_folder(family, make, mmdit_base, tmp_path) -> None:
+# Every kind of edit and both families; that a patched file is the exported one is asked of each pair below.
+@pytest.mark.parametrize(
+    ("make", "family"),
+    fast_among(
+        [(make, family) for make in MAKERS for family in PIPELINES],
+        [(text_edit, "sd3"), (low_rank, "flux"), (dense, "sd3")],
+    ),
+)
+def test_diffusers_reads_the_single_file_as_the_baked_folder(make, family, mmdit_base, tmp_path) -> None:
     folder = mmdit_base(family)
     edit = make(folder, family)
     export_edit(edit, folder, "single-file", tmp_path / "m.safetensors")

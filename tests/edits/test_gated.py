@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.fast_cases import fast_among
 from unconcept.core.errors import EditError, UnconceptError
 from unconcept.core.request import Request, RequestSpec
 from unconcept.edits import GatedAdapter, GatedEdit, LowRankEdit, load_edit
@@ -75,9 +76,8 @@ def weighed(edit, gammas) -> LowRankEdit:
 @pytest.mark.parametrize(
     ("combine", "rank", "family"),
     [
-        *(("sum", 1, family) for family in EVERY),
-        ("authors", 2, EVERY[0]),
-        *(pytest.param("authors", 2, family, marks=pytest.mark.slow) for family in EVERY[1:]),
+        *fast_among((("sum", 1, family) for family in EVERY), (("sum", 1, name) for name in ("sd1", *tiny.MMDITS))),
+        *fast_among((("authors", 2, family) for family in EVERY), [("authors", 2, "sd1")]),
     ],
 )
 def test_each_row_computes_with_its_own_weights(family, combine, rank) -> None:
@@ -179,7 +179,13 @@ def test_pictures_are_drawn_with_each_prompts_own_weight() -> None:
 
 @pytest.mark.parametrize(
     ("family", "negative"),
-    [("sd1", ""), ("sd1", "quick sun"), ("sdxl", ""), ("sd3", "quick sun"), ("flux", "quick sun")],
+    [
+        ("sd1", ""),
+        ("sd1", "quick sun"),
+        pytest.param("sdxl", "", marks=pytest.mark.slow),
+        ("sd3", "quick sun"),
+        ("flux", "quick sun"),
+    ],
 )
 def test_both_sides_of_guidance_have_the_prompts_weight(family, negative) -> None:
     """A picture is the one that the change of weights at its prompt's gammas draws, in the stock pipeline too."""

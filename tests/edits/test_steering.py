@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from tests import tiny
+from tests.fast_cases import fast_among
 from unconcept.core.errors import EditError, UnconceptError
 from unconcept.core.request import RequestSpec
 from unconcept.edits import SteeringEdit, load_edit
@@ -23,7 +24,11 @@ CHOSEN = resolve_request(RequestSpec(("dog face", "car"), ("goat",), ("cat",)), 
 METHODS = ("adavd", "nasa", "nag")
 # Far from the defaults, so that all tokens of a random model are steered.
 STRONG = {"adavd": {"token_sim": False}, "nasa": {"alpha": 0.5}, "nag": {}}
-CROSS = [(name, family) for name in METHODS for family in tiny.FAMILIES]
+# Every rule on one UNet, one of them on another: what a rule computes knows nothing of the model.
+CROSS = fast_among(
+    [(name, family) for name in METHODS for family in tiny.FAMILIES],
+    [*((name, "sd1") for name in METHODS), ("nag", "sdxl")],
+)
 CASES = [*CROSS, *(("nag", family) for family in tiny.MMDITS)]
 
 

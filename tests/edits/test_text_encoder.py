@@ -14,6 +14,7 @@ from tests import tiny
 from tests.attacks.cases import QUICK, case
 from tests.attacks.test_contract import state
 from tests.edits.test_export import base, networks, parameters, picture, stock  # noqa: F401
+from tests.fast_cases import fast_among
 from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK as SHORT
 from unconcept.attacks import attacks
@@ -130,8 +131,15 @@ def attacked(family):
     return make_edit(case(family).model, CHOSEN, "few-shot", SHORT["few-shot"])
 
 
-@pytest.mark.parametrize("family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd2", "sdxl"))])
-@pytest.mark.parametrize("name", list(attacks))
+# Those that search among pictures and latents leave the text encoder as it is: one of each rung stands for the others.
+SEARCHES = fast_among(
+    [(name, family) for family in FAMILIES for name in attacks],
+    [(name, "sd1") for name in attacks if attacks[name].rung not in ("picture", "latent")]
+    + [("sdedit", "sd1"), ("trajectory-noise", "sd1")],
+)
+
+
+@pytest.mark.parametrize(("name", "family"), SEARCHES)
 def test_attacks_search_against_it_and_leave_no_trace(name, family) -> None:
     asked = replace(case(family), edit=attacked(family))
     before, found = state(asked.model), []

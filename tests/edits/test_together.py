@@ -7,6 +7,7 @@ import torch
 
 from tests import tiny
 from tests.edits.test_gated import made as gated
+from tests.edits.test_steering import CROSS
 from tests.edits.test_steering import made as steering
 from unconcept.models.hooks.cross_attention import cross_attentions, steer_attentions
 
@@ -23,8 +24,7 @@ def said(view, edits, *batches):
         return [view.denoise(noise.expand(len(texts), -1, -1, -1), torch.tensor([500]), texts) for texts in batches]
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("name", ["adavd", "nasa", "nag"])
+@pytest.mark.parametrize(("name", "family"), CROSS)
 def test_a_row_is_drawn_alike_whatever_stands_beside_it(name, family) -> None:
     """Also with as many rows as there are targets, and whichever edit came first."""
     view = tiny.shared(family)

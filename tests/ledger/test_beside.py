@@ -5,6 +5,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
+from tests.fast_cases import fast_among
 from tests.ledger.desk import ask, ledger, model
 from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
@@ -130,12 +131,13 @@ def test_an_audit_looks_at_all_that_runs_together(tmp_path) -> None:
     assert torch.allclose(found[1], seen([twice, *state.runtime_edits.values()]), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "method", [name for name in methods if methods[name].does == "erase" and not methods[name].uses]
-)
+ERASING = [name for name in methods if methods[name].does == "erase" and not methods[name].uses]
+BESIDE = [name for name in ERASING if name in ADAPTERS or methods[name].mechanism == "steering"]
+
+
+@pytest.mark.parametrize("method", fast_among(ERASING, [*BESIDE, "uce", "esd"]))
 def test_what_runs_beside_is_refused_by_a_sequence_before_it_is_trained(method, tmp_path) -> None:
-    beside = method in ADAPTERS or methods[method].mechanism == "steering"
-    if not beside:
+    if method not in BESIDE:
         ledger(tmp_path / "l", method, LedgerPolicy("sequential"), view=model(family_for(method)))
         return
     book = ledger(tmp_path / "l", "uce", LedgerPolicy("sequential"))

@@ -16,7 +16,7 @@ from unconcept.training.goals import TextEncodings
 
 TRAINED = [name for name in methods if methods[name].mechanism == "trained"]
 READS_STATES_ALONE = ("cpe",)  # Its losses call no denoiser.
-NAMES = tuple(f"{letter}{digit}" for letter in "abcd" for digit in "123")  # more than a few steps reach by chance
+NAMES = tuple(f"{letter}{digit}" for letter in "abcd" for digit in "12")  # more than a few steps reach by chance
 REQUEST = Request(NAMES, tuple(f"o{name}" for name in NAMES), ("cat", "car"), "style")
 
 

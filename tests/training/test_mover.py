@@ -12,12 +12,11 @@ from torch.nn import functional as F
 
 from tests import tiny
 from tests.fast_cases import fast_ends
-from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
+from tests.training.test_run import EVERY, QUICK, REQUEST, plain_edit, weights
 from unconcept.core.errors import DataError, NumericsError, SettingsError
 from unconcept.training import Descent, TrainingOptions, TrainingSession, training_session
 from unconcept.training.precision import Precision
 
-EVERY = {**QUICK, **BESIDE}
 CPU = torch.device("cpu")
 
 
@@ -28,7 +27,7 @@ def flat(edit) -> torch.Tensor:
 @pytest.mark.parametrize("name", fast_ends(EVERY))
 def test_bf16_trains_every_method_and_hands_over_float32(name) -> None:
     view = tiny.view("sd1", torch.float32)
-    before, plain = weights(view), EVERY[name].erase(view, REQUEST)
+    before, plain = weights(view), plain_edit(name)
     with training_session(TrainingSession(options=TrainingOptions(mixed_precision="bf16"))):
         narrow = EVERY[name].erase(view, REQUEST)
     assert weights(view) == before
@@ -135,13 +134,13 @@ from pathlib import Path
 from accelerate import PartialState
 from tests import tiny
 from tests.killed import Killed, dying
-from tests.training.test_run import QUICK, BESIDE, REQUEST
+from tests.training.test_run import EVERY, REQUEST
 from unconcept.training import TrainingOptions, TrainingSession, training_session
 
 folder, rank = Path(sys.argv[1]), PartialState(cpu=True).process_index
 view = tiny.view("sd1", torch.float32)
 for name in ("esd", "esd, student", "kscu", "receler", "spm"):
-    method = {**QUICK, **BESIDE}[name]
+    method = EVERY[name]
     losses = []
     whole_session = TrainingSession(lambda progress: losses.append(progress.loss), folder / f"{name}-whole", 0.0)
     with training_session(whole_session):
@@ -179,10 +178,9 @@ def test_two_processes_come_to_the_same_edit_and_go_on_after_a_kill(tmp_path) ->
     here = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(launch, capture_output=True, text=True, timeout=550, env=here)
     assert done.returncode == 0, done.stderr[-3000:]
-    view = tiny.view("sd1", torch.float32)
     for name in ("esd", "esd, student", "kscu", "receler", "spm"):
         one, two = ((tmp_path / f"{rank} {name}").read_text() for rank in (0, 1))
         assert one == two  # The same edits and losses in both processes.
         whole, again, other, _ = one.split("|")
         assert whole == again != other
-        assert whole != EVERY[name].erase(view, REQUEST).hash  # Of twice as many samples.
+        assert whole != plain_edit(name).hash  # Of twice as many samples.

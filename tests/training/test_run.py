@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.fast_cases import fast_among, fast_ends
 from tests.killed import Killed, dying
 from unconcept.core import Request
 from unconcept.core.errors import DataError, NumericsError, SettingsError
@@ -47,10 +48,13 @@ BESIDE = {  # methods whose adapters stand beside the model; Receler's searched 
 }
 
 
+EVERY = {**QUICK, **BESIDE}
+
+
 @cache
 def plain_edit(name: str):
-    """What a method of `QUICK` gives where nobody is told and nothing is kept."""
-    return QUICK[name].erase(tiny.view("sd1", torch.float32), REQUEST)
+    """What a method gives where nobody is told and nothing is kept."""
+    return EVERY[name].erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +76,16 @@ def weights(view) -> str:
     return hash_tensors(denoiser_parameters(view))
 
 
-@pytest.mark.parametrize("name", [*QUICK, *BESIDE])
+# Of kscu and sculpting-memory `test_regularisers.py` asks it with the fast tests.
+@pytest.mark.parametrize("name", fast_among(EVERY, ("esd", "esd, student", *BESIDE)))
 def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
     """At a random step, with the last state a step back.
 
     `tests/methods/test_killed.py` kills every method twenty times.
     """
-    view, method = tiny.view("sd1", torch.float32), {**QUICK, **BESIDE}[name]
-    with training_session(TrainingSession(seconds=0.0, folder=tmp_path / "whole")):
-        whole = method.erase(view, REQUEST)
+    view, method, whole = tiny.view("sd1", torch.float32), EVERY[name], plain_edit(name)
     before = weights(view)
-    kill, folder, seen = random.Random(name).randrange(1, 7), tmp_path / "killed", []
+    kill, folder, seen = random.Random(name).randrange(1, 7), tmp_path, []
     with pytest.raises(Killed), training_session(TrainingSession(dying(kill), folder, seconds=0.0)):
         method.erase(view, REQUEST)
     assert weights(view) == before
@@ -90,7 +93,7 @@ def test_killed_and_gone_on_is_the_same_edit(name, tmp_path) -> None:
         assert method.erase(view, REQUEST).hash == whole.hash
     assert seen == list(range(kill, 7))
     with training_session(
-        TrainingSession(lambda progress: pytest.fail("a finished training is not trained again"), tmp_path / "whole")
+        TrainingSession(lambda progress: pytest.fail("a finished training is not trained again"), folder)
     ):
         assert method.erase(view, REQUEST).hash == whole.hash
 
@@ -245,7 +248,8 @@ def test_no_steps_no_change() -> None:
     assert not any(delta.any() for delta in edit.deltas.values())
 
 
-def test_a_sessions_rules_serve_every_method() -> None:
+@pytest.mark.parametrize("name", fast_ends(QUICK))
+def test_a_sessions_rules_serve_every_method(name) -> None:
     """A strong pull back, and a mask of one entry a tensor, given to methods that know of neither."""
     view = tiny.view("sd1", torch.float32)
 
@@ -259,18 +263,14 @@ def test_a_sessions_rules_serve_every_method() -> None:
             mask.view(-1)[0] = True
         return [WeightMask(own, masks)]
 
-    for name, method in QUICK.items():
-        free = plain_edit(name)
-        with training_session(
-            TrainingSession(
-                transforms=lambda start: [
-                    StartDistancePenalty([t.detach().clone() for t in start.tensors.values()], 1e9)
-                ]
-            )
-        ):
-            assert size(method.erase(view, REQUEST)) < 0.5 * size(free)
-        with training_session(TrainingSession(transforms=one_entry)):
-            assert all(int((d != 0).sum()) <= 1 for d in method.erase(view, REQUEST).deltas.values())
+    def pull(start):
+        return [StartDistancePenalty([t.detach().clone() for t in start.tensors.values()], 1e9)]
+
+    free = plain_edit(name)
+    with training_session(TrainingSession(transforms=pull)):
+        assert size(QUICK[name].erase(view, REQUEST)) < 0.5 * size(free)
+    with training_session(TrainingSession(transforms=one_entry)):
+        assert all(int((d != 0).sum()) <= 1 for d in QUICK[name].erase(view, REQUEST).deltas.values())
 
 
 @pytest.mark.parametrize("kind", ["weights", "low rank", "low rank with convolutions"])

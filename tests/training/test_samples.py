@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
-from tests.training.test_run import BESIDE, QUICK, REQUEST, weights
+from tests.fast_cases import fast_among
+from tests.training.test_run import EVERY as METHODS
+from tests.training.test_run import REQUEST, weights
 from unconcept.core.errors import SettingsError
 from unconcept.methods.esd import ESD
 from unconcept.methods.few_shot import FewShot
@@ -24,8 +26,11 @@ from unconcept.training.sample_options import FIRST_BIN_LOSSES, SampleOptions, a
 FEW = {"iterations": 3, "num_epochs": 2}
 EVERY = {
     name: replace(method, **{each.name: FEW[each.name] for each in fields(method) if each.name in FEW})
-    for name, method in {**QUICK, **BESIDE}.items()
+    for name, method in METHODS.items()
 }
+
+# One for weights of the model's own and one for adapters beside it.
+NAMES = fast_among(EVERY, ("esd", "spm"))
 
 
 @cache
@@ -88,15 +93,13 @@ def test_what_is_shown_is_a_copy_with_a_rectangle_of_zeros(family) -> None:
             )
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", NAMES)
 def test_neutral_settings_change_no_bit(name) -> None:
     with training_session(TrainingSession(options=TrainingOptions(random_erasing=0.0, dom=0.0, dom_warm_up=0.0))):
         assert EVERY[name].erase(tiny.view("sd1", torch.float32), REQUEST).hash == plain_hash(name)
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in ("esd", "spm") else pytest.param(name, marks=pytest.mark.slow) for name in EVERY]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_method_can_be_trained_on_erased_samples(name) -> None:
     view = tiny.view("sd1", torch.float32)
     before = weights(view)
@@ -174,18 +177,19 @@ def test_dom_needs_a_loss_that_falls() -> None:
         FewShot(pictures=2, picture_steps=2, epochs=1).erase(tiny.view("sd1", torch.float32), REQUEST)
 
 
-@pytest.mark.parametrize("kill", [3, 5])
-def test_a_kill_changes_nothing(kill, tmp_path) -> None:
+def test_a_kill_changes_nothing(tmp_path) -> None:
     from tests.killed import Killed, dying
 
-    view, method = tiny.view("sd1", torch.float32), ESD(iterations=9, ddim_steps=2, pool=2, lr=1e-2)
+    view, method = tiny.view("sd1", torch.float32), ESD(iterations=7, ddim_steps=2, pool=2, lr=1e-2)
     options = TrainingOptions(random_erasing=0.7, dom=0.9, dom_warm_up=0.0)
     with training_session(TrainingSession(options=options)):
         whole = method.erase(view, REQUEST)
-    with pytest.raises(Killed), training_session(TrainingSession(dying(kill), tmp_path, 0.0, options=options)):
-        method.erase(view, REQUEST)
-    with training_session(TrainingSession(folder=tmp_path, options=options)):
-        assert method.erase(view, REQUEST).hash == whole.hash
+    for kill in (3, 5):
+        folder = tmp_path / str(kill)
+        with pytest.raises(Killed), training_session(TrainingSession(dying(kill), folder, 0.0, options=options)):
+            method.erase(view, REQUEST)
+        with training_session(TrainingSession(folder=folder, options=options)):
+            assert method.erase(view, REQUEST).hash == whole.hash
 
 
 @pytest.mark.parametrize(
