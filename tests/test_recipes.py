@@ -145,7 +145,9 @@ def moji_requests() -> list[Request]:
 
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-") and load_recipe(name).method])
 def test_sentences_of_a_moji_recipe_name_nothing_that_it_may_erase(name, moji_requests) -> None:
+    recipe = load_recipe(name)
+    by_kind = {kind: recipe.settings_for(kind) for kind in {request.kind for request in moji_requests}}
     for request in moji_requests:
-        settings = load_recipe(name).settings_for(request.kind)
+        settings = by_kind[request.kind]
         forms = [*settings.get("templates", ()), settings.get("prompt", ""), settings.get("picture_prompt", "")]
         refuse_named_targets(name, forms, request.targets)

@@ -27,7 +27,7 @@ def dog(tmp_path_factory) -> Path:
     """A finished erasure with a picture of each question, in fewer steps than `moji` usually takes."""
     out = tmp_path_factory.mktemp("dog") / "dog"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(worlds._known, "moji", replace(worlds["moji"], steps=8))
+        patch.setitem(worlds._known, "moji", replace(worlds["moji"], steps=4))
         result = run("erase", "dog face", "--limit", 1, "--out", out)
     assert result.exit_code == 0, result.stderr
     return out

@@ -1,6 +1,7 @@
 """Debiasing from end to end: eyes on `moji` and on a user's model, the suite's shares, the command, what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -43,9 +44,12 @@ def eyes(tmp_path):
 def test_eyes_look_once_at_each_picture(eyes, monkeypatch) -> None:
     """Neutral captions, tuning seeds, other noise every turn; the same model is not drawn again, an edited one is."""
     prompts, real = [], observing.draw_prompts
-    monkeypatch.setattr(
-        observing, "draw_prompts", lambda model, asked, spec: prompts.extend(asked) or real(model, asked, spec)
-    )
+
+    def draw(model, asked, spec):
+        prompts.extend(asked)
+        return real(model, asked, replace(spec, steps=4))
+
+    monkeypatch.setattr(observing, "draw_prompts", draw)
     first = eyes("judge", BOTH, 4, 0)
     assert [prompt.text for prompt in prompts] == ["judge", "a judge"] * 2
     assert all(prompt.seed < REPORT_SEEDS for prompt in prompts)
