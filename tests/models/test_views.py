@@ -160,12 +160,13 @@ def test_pictures_do_not_know_their_neighbours(family) -> None:
 
 @pytest.mark.slow
 def test_named_samplers_solve_the_same_equation_and_leave_the_models_own() -> None:
-    """On moji, in 25 steps, all draw nearly the same picture."""
+    """On moji, in 25 steps, all that add no noise on their way draw nearly the same picture, and no other does."""
     view = open_model("moji")
     own, start = view.modules("scheduler"), initial_noise(7, view.latent_shape)[None]
     reference = view.sample(["a pizza"], start, 25, 4.0)
     for name in SAMPLERS:
-        assert (view.sample(["a pizza"], start, 25, 4.0, name) - reference).abs().mean() < 0.02, name
+        apart = (view.sample(["a pizza"], start, 25, 4.0, name) - reference).abs().mean()
+        assert (apart < 0.02) == (name not in ("euler-ancestral", "lcm")), (name, apart)
         assert view.modules("scheduler") is own
 
 
