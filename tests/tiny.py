@@ -136,10 +136,10 @@ def flux2_klein(distilled: bool = False) -> DiffusionPipeline:
     return Flux2KleinPipeline(dynamic_shift(), autoencoder, encoder, tokens, net, is_distilled=distilled)
 
 
-def flux2(distilled: bool = True) -> DiffusionPipeline:
+def flux2(distilled: bool = True, text_width: int = 8) -> DiffusionPipeline:
     """`distilled` is dev's kind of guidance."""
-    encoder, processor = mistral3(8, layers=31)
-    autoencoder, net = flux2_parts(distilled, text_width=8)
+    encoder, processor = mistral3(text_width, layers=31)
+    autoencoder, net = flux2_parts(distilled, text_width)
     return Flux2Pipeline(dynamic_shift(), autoencoder, encoder, processor, net)
 
 
@@ -295,7 +295,7 @@ def pipeline(family: str, seed: int = 0, dtype: torch.dtype = torch.float32, **m
     return pipe
 
 
-def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: bool) -> PipelineView:
+def view(family: str, dtype: torch.dtype = torch.float64, seed: int = 0, **more: int) -> PipelineView:
     """A view of a fresh pipeline; float64, so that exact properties can be asked for."""
     return view_of_pipeline(pipeline(family, seed, dtype, **more), f"tiny-{family}")
 

@@ -12,7 +12,7 @@ from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
 from unconcept.linalg.conditions import condition_figure
 from unconcept.linalg.low_rank import numerical_rank
-from unconcept.linalg.ridge import stable_cholesky
+from unconcept.linalg.cholesky import stable_cholesky
 from unconcept.methods import methods
 from unconcept.report.data import ReportData
 

@@ -9,9 +9,10 @@ from tests import tiny
 from tests.methods.quick import quick_settings
 from unconcept.core import Request
 from unconcept.core.errors import RequestError, SettingsError
+from unconcept.linalg.moments import SecondMoments
 from unconcept.methods import methods
 from unconcept.models.families import families
-from unconcept.models.text.state_rows import attended_rows
+from unconcept.models.text.state_rows import attended_rows, shared_context_rows
 
 FAMILIES = [name for name in families if families[name].states_map]
 ONE_SENTENCE = {"templates": ("a photo of {}",)}
@@ -61,6 +62,33 @@ def test_speed_holds_the_empty_text_and_maps_whole_tails(family) -> None:
     (null,) = attended_rows(view, [""], view.embed([""], at="all"))
     assert torch.allclose(null.double() @ delta.T, torch.zeros(1, dtype=torch.float64), atol=1e-6)
     assert delta.norm() > 1e-3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["mace", "trce"])
+def test_of_fewer_rows_than_columns_no_square_matrix_is_made(name, monkeypatch) -> None:
+    """And the edit is the equation's over every row, padding and all: of FLUX.2's 512 rows a text, most are one pad."""
+    view, form, lamb = tiny.view("flux2", text_width=160), "a photo of {}", 0.3
+    own = {"mace": {"train_preserve_scale": 0.1, "preserve_weight": 2.0}, "trce": {"preserve_scale": 0.5}}
+    with monkeypatch.context() as patch:
+        patch.setattr(SecondMoments, "gram", property(lambda moments: pytest.fail("a square matrix was made")))
+        edit = (
+            methods[name]
+            .settings(**CLOSED[name], **own[name], lamb=lamb)
+            .erase(view, Request(("dog face",), ("goat",), ("cat",)))
+        )
+    ((name_of_map, w),) = view.text_maps().items()
+    kept, at = view.embed(["cat"], at="all")[0], [form.replace("{}", word) for word in ("dog face", "goat")]
+    if name == "mace":
+        (rows,) = shared_context_rows(view, [form], "dog face", "goat")
+        c, a, weight = *rows, 0.1 * 2.0
+    else:
+        c, a = view.embed(at, at="all")[range(2), view.tokenizer(at).index("first_eot")].split(1)
+        weight = 0.5**2
+    square = weight * kept.T @ kept + lamb * torch.eye(480, dtype=torch.float64)
+    wanted = (w @ a.T @ c + w @ square) @ torch.linalg.inv(c.T @ c + square)
+    assert len(edit.x) < 480
+    assert torch.allclose(w + edit.delta(name_of_map, w), wanted, atol=1e-10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

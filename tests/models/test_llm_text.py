@@ -74,6 +74,25 @@ def test_padding_that_is_read_is_computed() -> None:
 
 
 @torch.no_grad()
+def test_padding_before_a_text_is_computed_once(monkeypatch) -> None:
+    """It attends to nothing. What the states are is tested against FLUX.2's pipeline."""
+    plain, counts = tokens_of(spec=replace(SPEC, length=2048)), list[int]()
+    assert plain.frame is not None
+    tokens = replace(plain, reads_padding=True, frame=replace(plain.frame, pads_left=True))
+    layers = LlmEncoder._layers
+
+    def counted(encoder, blocks):
+        counts.extend(block.ids.numel() for block in blocks)
+        return layers(encoder, blocks)
+
+    monkeypatch.setattr(LlmEncoder, "_layers", counted)
+    states = encoder_of(language_model("qwen3"), tokens, (1,)).embed(TEXTS, "all")
+    assert states.shape[:2] == (len(TEXTS), 2048)
+    assert torch.equal(states[0, 0], states[3, 1000])
+    assert sum(counts) < 1024
+
+
+@torch.no_grad()
 def test_a_state_does_not_depend_on_the_texts_beside_it() -> None:
     encoder = encoder_of(language_model("qwen3"), tokens_of(), (-2,))
     for at in ("all", "last_subject"):

@@ -43,8 +43,8 @@ def fuse_edits(
         found = text_state_moments(model, prompts)
         total += found
         wanted.append(changes_on_rows(edit.pairs, found))
-    system = ridge_system(total, preserve or SecondMoments.empty(len(total.gram), model.device), lamb)
-    wide, figures = torch.promote_types(model.dtype, torch.float32), condition_figure(system.condition)
+    system = ridge_system(total, preserve or SecondMoments.empty(total.width, model.device), lamb)
+    wide, figures = torch.promote_types(model.dtype, torch.float32), condition_figure(system.factor.condition)
     pairs = fuse_pairs(wanted, system)
     if under is None or isinstance(under, LowRankEdit):
         pairs = sum_pairs([without_preserved(under.pairs, system) if under else {}, pairs])
@@ -52,7 +52,7 @@ def fuse_edits(
         return LowRankEdit(narrow, solve_figures=figures)
     deltas = {name: up @ down for name, (up, down) in pairs.items()}
     for name, weight in model.reference(under.names).items():
-        delta = under.delta(name, weight.to(system.factor))
+        delta = under.delta(name, weight.to(system.factor.lower))
         deltas[name] = delta + system.preserved_correction(-delta) + deltas.get(name, torch.zeros_like(delta))
     return DenseEdit({name: delta.to(wide) for name, delta in deltas.items()}, solve_figures=figures)
 

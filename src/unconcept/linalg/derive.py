@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.errors import require
-from .ridge import stable_cholesky
+from .cholesky import stable_cholesky
 
 
 @dataclass(frozen=True)

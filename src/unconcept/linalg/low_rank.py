@@ -35,7 +35,8 @@ def _joined(pairs: Sequence[LowRankPair]) -> LowRankPair:
 
 def changes_on_rows(pairs: LowRankPairs, rows: SecondMoments) -> dict[str, LowRankPair]:
     """dW G by name: the changes times the moments G (d, d) of the rows that they act on."""
-    return {name: (up, down.to(rows.gram) @ rows.gram) for name, (up, down) in pairs.items()}
+    gram = rows.gram
+    return {name: (up, down.to(gram) @ gram) for name, (up, down) in pairs.items()}
 
 
 def fuse_pairs(parts: Sequence[LowRankPairs], system: RidgeSystem) -> dict[str, LowRankPair]:
@@ -46,7 +47,8 @@ def fuse_pairs(parts: Sequence[LowRankPairs], system: RidgeSystem) -> dict[str, 
 def without_preserved(pairs: LowRankPairs, system: RidgeSystem) -> dict[str, LowRankPair]:
     """dW (I - P A^-1): corrects changes that were computed without the preserved rows P."""
     return {
-        name: (up, down.to(system.factor) + system.preserved_correction(-down)) for name, (up, down) in pairs.items()
+        name: (up, down.to(system.factor.lower) + system.preserved_correction(-down))
+        for name, (up, down) in pairs.items()
     }
 
 
@@ -61,6 +63,8 @@ def numerical_rank(up: Tensor, down: Tensor) -> int:
         return int((sizes > _RANK_TOLERANCE * sizes.max()).sum()) if len(sizes) and sizes.max() else 0
     from scipy.linalg import lapack  # Imported here because the import takes as long as a small edit.
 
+    if len(right) < right.shape[1]:  # R of right^T = Q R has the same singular values, in fewer columns.
+        right = torch.linalg.qr(right.T, "r")[1].T
     gram = (right.T @ (left.T @ left) @ right).cpu().numpy()
     # A pivoted Cholesky factorisation yields the rank at a tenth of the cost of an SVD.
     return int(lapack.dpstrf(gram, tol=_RANK_TOLERANCE**2 * gram.diagonal().max(initial=0.0))[2]) if gram.any() else 0

@@ -1,10 +1,13 @@
-"""Streaming second moments C^T C of rows of text states, the form in which closed-form edits use a retain or prior set.
+"""Second moments C^T C of rows of text states, the form in which closed-form edits use a retain or prior set.
 
-They are d x d float64 for any number of rows, and the sum of two moments is the moment of the union.
+While there are fewer rows than columns, the rows are kept, and systems are solved in their space (`ridge.py`). From
+then on a sum stands for them, d x d float64 for any number of rows. The sum of two moments is the moment of the union.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import torch
@@ -34,15 +37,69 @@ def weigh_rows(rows: Tensor, weights: Sequence[float] | None, counts: Sequence[i
 
 
 @dataclass(frozen=True)
-class SecondMoments:
-    """`gram` (d, d) float64 is the sum of outer products of `count` rows."""
+class CountedRows:
+    """Rows (n, ..., d) of any floating dtype; of neighbours that were equal, one is kept."""
 
-    gram: Tensor
+    data: Tensor
+    counts: Tensor | None = None  # (n,) float64: how many each row stands for; None: one
+    scales: tuple[float, ...] = ()  # their outer products are multiplied by each, in this order
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "CountedRows":
+        """Merge equal neighbours. Padding on the left of a text, which attends to nothing, has hundreds."""
+        same = (rows[1:] == rows[:-1]).flatten(1).all(1)
+        if not same.any():
+            return cls(rows)
+        first = torch.cat([same.new_zeros(1), same]).logical_not().nonzero().flatten()
+        return cls(rows[first], first.diff(append=first.new_tensor([len(rows)])).double())
+
+    def roots(self) -> Tensor:
+        """(n, 1) float64: rows times these have the sum's outer products."""
+        counts = torch.ones(len(self.data), dtype=torch.float64, device=self.data.device)
+        return ((counts if self.counts is None else self.counts) * prod(self.scales)).sqrt()[:, None]
+
+    def block(self, first: int, stop: int) -> Tensor:
+        """Rows `first` to `stop` of the outer products' sum up to column `stop`, float64."""
+        total = torch.zeros(stop - first, stop, dtype=torch.float64, device=self.data.device)
+        for wide, weighted in self.chunks(stop):
+            total.addmm_(weighted.T[first:stop], wide)
+        return _scaled(total, self.scales)
+
+    def chunks(self, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows up to a column, in float64, and the same times their counts."""
+        counts = (None,) * len(self.data) if self.counts is None else self.counts.split(ROW_CHUNK)
+        for rows, each in zip(self.data.split(ROW_CHUNK), counts, strict=False):
+            wide = rows[:, :stop].double()
+            yield wide, wide if each is None else wide * each[:, None]
+
+
+@dataclass(frozen=True)
+class _Sum:
+    """A sum of outer products (d, d) float64."""
+
+    data: Tensor
+    scales: tuple[float, ...] = ()
+
+    def block(self, first: int, stop: int) -> Tensor:
+        return _scaled(self.data[first:stop, :stop], self.scales)
+
+
+def _scaled(block: Tensor, scales: Sequence[float]) -> Tensor:
+    for scale in scales:
+        block = scale * block
+    return block
+
+
+@dataclass(frozen=True)
+class SecondMoments:
+    """The sum of outer products of `count` rows, as terms: all of them rows, fewer than columns, or one sum."""
+
+    terms: tuple[CountedRows | _Sum, ...]
     count: int = 0
 
     @classmethod
     def empty(cls, width: int, device: torch.device | str = "cpu") -> "SecondMoments":
-        return cls(torch.zeros(width, width, dtype=torch.float64, device=device))
+        return cls((CountedRows(torch.zeros(0, width, dtype=torch.float64, device=device)),))
 
     @classmethod
     def of(cls, rows: Tensor) -> "SecondMoments":
@@ -52,29 +109,64 @@ class SecondMoments:
     @classmethod
     def over(cls, parts: Iterable[Tensor], width: int, device: torch.device | str = "cpu") -> "SecondMoments":
         """Moments of all rows (n, width) of several parts, which are read one after another."""
-        gram, count = torch.zeros(width, width, dtype=torch.float64, device=device), 0
+        held, gram, count = list[CountedRows](), None, 0
         for rows in parts:
             count += len(rows)
-            for part in rows.split(ROW_CHUNK):
-                wide = part.double()
-                for i in range(0, width, COLUMN_BLOCK):
-                    gram[i : i + COLUMN_BLOCK, : i + COLUMN_BLOCK].addmm_(
-                        wide.T[i : i + COLUMN_BLOCK], wide[:, : i + COLUMN_BLOCK]
-                    )
-        return cls(gram.tril() + gram.tril(-1).T, count)
+            held.append(CountedRows.of(rows))
+            if gram is None and sum(len(each.data) for each in held) < width:
+                continue
+            gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram is None else gram
+            for part in held:
+                add_outer_products(gram, part)
+            held.clear()
+        if gram is not None:
+            return cls((_Sum(mirror_lower(gram)),), count)
+        return cls(tuple(held), count) if held else cls.empty(width, device)
+
+    @property
+    def width(self) -> int:
+        return self.terms[0].data.shape[1]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.terms[0].data.device
+
+    @property
+    def rows_kept(self) -> int | None:
+        """How many rows are kept; None if their sum stands for them."""
+        return None if any(isinstance(each, _Sum) for each in self.terms) else sum(len(e.data) for e in self.terms)
+
+    @property
+    def rows(self) -> Tensor:
+        """Z (n, d) float64 with Z^T Z = `gram`, of the rows that are kept."""
+        return torch.cat([e.data.double() * e.roots() for e in self.terms if isinstance(e, CountedRows)])
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """The sum (d, d), float64."""
+        first = self.terms[0]
+        return first.data if isinstance(first, _Sum) and not first.scales else _total(self.terms)
 
     def __add__(self, other: "SecondMoments") -> "SecondMoments":
         require(
-            self.gram.shape == other.gram.shape,
-            f"moments of width {len(self.gram)} and {len(other.gram)} cannot be added: give states of one model",
+            self.width == other.width,
+            f"moments of width {self.width} and {other.width} cannot be added: give states of one model",
             UsageError,
         )
-        return SecondMoments(self.gram + other.gram, self.count + other.count)
+        terms, count = (*self.terms, *other.terms), self.count + other.count
+        joined = SecondMoments(terms, count)
+        is_few = joined.rows_kept is not None and joined.rows_kept < self.width
+        return joined if is_few else SecondMoments((_Sum(_total(terms)),), count)
 
     def weighted(self, weight: float) -> "SecondMoments":
         """Moments in which every row's outer product counts `weight` times; weight 0 gives empty moments."""
         require(0 <= weight < float("inf"), f"the weight of moments must be >= 0 and finite, got {weight}", UsageError)
-        return SecondMoments(weight * self.gram, self.count if weight else 0)
+        if weight == 1:
+            return self
+        if weight == 0:
+            return SecondMoments.empty(self.width, self._device)
+        terms = tuple(replace(each, scales=(*each.scales, weight)) for each in self.terms)
+        return SecondMoments(terms, self.count)
 
     def save(self, path: Path) -> None:
         """Write a file that `load` reads. Raises `OutputError` if that is not possible."""
@@ -85,26 +177,91 @@ class SecondMoments:
         """Load a file that `save` wrote; `UsageError` if it contains no moments."""
         try:
             tensors = load_file(path)
-            return cls(tensors["gram"], int(tensors["count"]))
+            return cls((_Sum(tensors["gram"]),), int(tensors["count"]))
         except (OSError, SafetensorError, KeyError) as error:
             raise UsageError(f"moments {path}: {error}; the file is missing or contains something else") from None
 
 
 @dataclass(frozen=True)
 class RowShifts:
-    """Moments of rows c that an edit maps to rows a, and `cross` (d, d) float64, the sum of (a - c)^T c."""
+    """Moments of rows c that an edit maps to rows a, and the rows a while those c are kept, or else their sum."""
 
     moments: SecondMoments
-    cross: Tensor
+    wanted: tuple[Tensor, ...]
+    """Rows a of each term of `moments`; none if there are more than columns."""
+    sums: Tensor | None = None
 
     @classmethod
     def of(cls, rows: Tensor, wanted: Tensor) -> "RowShifts":
         """Make them from `rows` c (n, d) and, for each, the row a in `wanted` (n, d) that replaces it."""
-        cross = torch.zeros(rows.shape[1], rows.shape[1], dtype=torch.float64, device=rows.device)
-        for c, a in zip(rows.split(ROW_CHUNK), wanted.split(ROW_CHUNK), strict=True):
-            wide = c.double()
-            cross.addmm_((a.double() - wide).T, wide)
-        return cls(SecondMoments.of(rows), cross)
+        pairs = CountedRows.of(torch.stack([rows, wanted], 1))
+        c, a = pairs.data.unbind(1)
+        if len(c) < rows.shape[1]:
+            return cls(SecondMoments((replace(pairs, data=c),), len(rows)), (a,))
+        return cls(SecondMoments.of(rows), (), cross_products([CountedRows(rows)], [wanted]))
+
+    @property
+    def cross(self) -> Tensor:
+        """The sum of (a - c)^T c, (d, d) float64."""
+        held = [each for each in self.moments.terms if isinstance(each, CountedRows)]
+        return cross_products(held, self.wanted) if self.sums is None else self.sums
+
+    @property
+    def rows_kept(self) -> int | None:
+        """How many pairs of rows are kept; None if their sums stand for them."""
+        return self.moments.rows_kept if self.sums is None else None
+
+    @property
+    def rows(self) -> tuple[Tensor, Tensor]:
+        """C and A - C (n, d) float64 of the pairs that are kept, whose products give `moments` and `cross`."""
+        held = [each for each in self.moments.terms if isinstance(each, CountedRows)]
+        pairs = list(zip(held, self.wanted, strict=True))
+        c = torch.cat([each.data.double() * each.roots() for each, _ in pairs])
+        return c, torch.cat([a.double() * each.roots() for each, a in pairs]) - c
 
     def __add__(self, other: "RowShifts") -> "RowShifts":
-        return RowShifts(self.moments + other.moments, self.cross + other.cross)
+        moments = self.moments + other.moments
+        if None not in (self.rows_kept, other.rows_kept, moments.rows_kept):
+            return RowShifts(moments, (*self.wanted, *other.wanted))
+        return RowShifts(moments, (), self.cross + other.cross)
+
+
+def cross_products(held: Sequence[CountedRows], wanted: Sequence[Tensor]) -> Tensor:
+    """Sum (a - c)^T c over rows c and the rows a that replace them, (d, d) float64."""
+    width = held[0].data.shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=held[0].data.device)
+    for part, replaced in zip(held, wanted, strict=True):
+        for (wide, weighted), a in zip(part.chunks(width), replaced.split(ROW_CHUNK), strict=False):
+            total.addmm_((a.double() - wide).T, weighted)
+    return total
+
+
+def add_outer_products(gram: Tensor, part: CountedRows) -> None:
+    """Add unscaled rows' outer products to the blocks of a sum (d, d) on and below the diagonal."""
+    width = len(gram)
+    for wide, weighted in part.chunks(width):
+        for i in range(0, width, COLUMN_BLOCK):
+            gram[i : i + COLUMN_BLOCK, : i + COLUMN_BLOCK].addmm_(
+                weighted.T[i : i + COLUMN_BLOCK], wide[:, : i + COLUMN_BLOCK]
+            )
+
+
+def mirror_lower(matrix: Tensor) -> Tensor:
+    """Copy what is below the diagonal of a matrix (d, d) above it, in place."""
+    for i in range(0, len(matrix), COLUMN_BLOCK):
+        stop = i + COLUMN_BLOCK
+        own = matrix[i:stop, i:stop]
+        own.copy_(own.tril() + own.tril(-1).T)
+        matrix[i:stop, stop:] = matrix[stop:, i:stop].T
+    return matrix
+
+
+def _total(terms: Sequence[CountedRows | _Sum]) -> Tensor:
+    """The sum (d, d) of the terms, block by block, so that no other matrix of its size is made."""
+    width = terms[0].data.shape[1]
+    total = torch.zeros(width, width, dtype=torch.float64, device=terms[0].data.device)
+    for i in range(0, width, COLUMN_BLOCK):
+        stop = min(i + COLUMN_BLOCK, width)
+        for each in terms:
+            total[i:stop, :stop] += each.block(i, stop)
+    return mirror_lower(total)

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .cholesky import stable_cholesky
 from .retain_refinement import RefinedRetainSet
-from .ridge import FLOAT64_EPSILON, RidgeDirections, stable_cholesky
+from .ridge import FLOAT64_EPSILON, RidgeDirections
 
 _ROUNDING_TOLERANCE = 1e-10  # relative to the size of a protected row: a smaller rest is rounding
 

@@ -12,23 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core.errors import NumericsError, require
-from .conditions import condition_number
+from ..core.errors import require
+from .cholesky import CholeskyFactor, stable_cholesky
 from .moments import RowShifts, SecondMoments
 
 FLOAT64_EPSILON = torch.finfo(torch.float64).eps
-RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn and reported
-
-
-@dataclass(frozen=True)
-class CholeskyFactor:
-    """L of a symmetric matrix A + jitter * mean(diagonal) * I = L L^T, with the jitter that was needed."""
-
-    lower: Tensor
-    jitter: float
-    """Added to the diagonal, relative to its mean; 0 unless the plain factorisation failed."""
-    condition: float
-    """Condition number of A."""
 
 
 @dataclass(frozen=True)
@@ -45,32 +33,30 @@ class RidgeDirections:
 class RidgeSystem:
     """A (d, d), factorised once for every layer."""
 
-    factor: Tensor  # lower Cholesky factor of A, float64
+    factor: CholeskyFactor
     preserve: SecondMoments  # P R P^T
-    jitter: float
-    condition: float  # of A
 
     def solve(self, rows: Tensor) -> Tensor:
         """Return rows (.., d) times A^-1, float64."""
-        return torch.cholesky_solve(rows.to(self.factor).T, self.factor).T
+        return self.factor.solve(rows.to(self.factor.lower).T).T
 
     def preserved_correction(self, gap: Tensor) -> Tensor:
         """gap P R P^T A^-1 (o, d): the correction by which retained rows keep the values of W0 = W + gap (o, d)."""
-        return self.solve(gap.to(self.factor) @ self.preserve.gram)
+        return self.solve(gap.to(self.factor.lower) @ self.preserve.gram)
 
 
 def ridge_system(erase: SecondMoments, preserve: SecondMoments, lamb: float) -> RidgeSystem:
     """Factorise A = lam I + C S C^T + P R P^T from its sums. `SettingsError` if lamb = 0 leaves it singular."""
     require(0 <= lamb < float("inf"), f"lamb must be >= 0 and finite, got {lamb}")
     total = erase + preserve
-    n, d = total.count, len(total.gram)
+    n, d = total.count, total.width
     require(lamb > 0 or n >= d, f"lamb = 0 with {n} texts in {d} dimensions is singular: use lamb > 0")
-    a = total.gram + lamb * torch.eye(d, dtype=total.gram.dtype, device=total.gram.device)
-    found = stable_cholesky(a)
+    total.gram.diagonal().add_(lamb)  # A sum of two moments is a matrix of its own.
+    found = stable_cholesky(total.gram, overwrite=True)
     message = f"lamb = 0 and the rows do not span the {d} dimensions: use lamb > 0, or retain more texts"
     # Rounding can hide a missing dimension from the factorisation, but not from the condition number.
     require(lamb > 0 or (found.jitter == 0 and found.condition < 1 / FLOAT64_EPSILON), message)
-    return RidgeSystem(found.lower, preserve, found.jitter, found.condition)
+    return RidgeSystem(found, preserve)
 
 
 @dataclass(frozen=True)
@@ -99,15 +85,23 @@ def ridge_text_map(
     shifts, kept = RowShifts.of(c, a), retain if isinstance(retain, SecondMoments) else SecondMoments.of(retain)
     system = ridge_system(shifts.moments.weighted(erase_scale), kept.weighted(preserve_scale), lamb)
     identity, y = torch.eye(d, dtype=c.dtype, device=c.device), system.solve(erase_scale * shifts.cross)
-    return RidgeTextMap(identity, y, system.jitter, system.condition)
+    return RidgeTextMap(identity, y, system.factor.jitter, system.factor.condition)
 
 
 def ridge_map(shifts: RowShifts, preserve: SecondMoments, lamb: float) -> RidgeTextMap:
-    """Solve for T (d, d) of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, from moments of the rows: X = I, Y = T."""
+    """Solve for T (d, d) of W' = W (I + T), T = (sum of (a - c) c^T) A^-1, in the form of fewer unknowns.
+
+    With fewer rows than dimensions, X = A - C and Y are thin, as in `ridge_directions`; with more, X = I and Y = T.
+    """
+    n, m = shifts.rows_kept, preserve.rows_kept
+    if n is not None and m is not None and lamb > 0 and n + m < preserve.width:
+        c, x = shifts.rows
+        found = _among_texts(c, preserve.rows, 1.0, 1.0, lamb)
+        return RidgeTextMap(x, found.y, found.jitter, found.condition)
     system = ridge_system(shifts.moments, preserve, lamb)
     y = system.solve(shifts.cross)
     identity = torch.eye(len(y), dtype=y.dtype, device=y.device)
-    return RidgeTextMap(identity, y, system.jitter, system.condition)
+    return RidgeTextMap(identity, y, system.factor.jitter, system.factor.condition)
 
 
 def ridge_directions(
@@ -120,10 +114,10 @@ def ridge_directions(
     """
     require(lamb >= 0, f"lamb must be >= 0, got {lamb}")
     n, d = targets.shape
-    if isinstance(retain, SecondMoments) and not retain.count:
-        retain = targets[:0]
-    if isinstance(retain, Tensor) and lamb > 0 and n + len(retain) < d:
-        return _among_texts(targets.double(), retain.double(), erase_scale, preserve_scale, lamb)
+    m = len(retain) if isinstance(retain, Tensor) else retain.rows_kept
+    if m is not None and lamb > 0 and n + m < d:
+        p = retain.double() if isinstance(retain, Tensor) else retain.rows
+        return _among_texts(targets.double(), p, erase_scale, preserve_scale, lamb)
     return _among_dimensions(targets.double(), retain, erase_scale, preserve_scale, lamb)
 
 
@@ -131,7 +125,7 @@ def _among_dimensions(c: Tensor, p: Tensor | SecondMoments, s: float, w: float, 
     """Solve in d dimensions: one Cholesky factor of A (d, d), n right-hand sides."""
     kept = p if isinstance(p, SecondMoments) else SecondMoments.of(p)
     system = ridge_system(SecondMoments.of(c).weighted(s), kept.weighted(w), lamb)
-    return RidgeDirections(system.solve(s * c), system.jitter, system.condition)
+    return RidgeDirections(system.solve(s * c), system.factor.jitter, system.factor.condition)
 
 
 def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> RidgeDirections:
@@ -141,24 +135,8 @@ def _among_texts(c: Tensor, p: Tensor, s: float, w: float, lamb: float) -> Ridge
     """
     z = torch.cat([s**0.5 * c, w**0.5 * p])
     gram = z @ z.T
-    found = stable_cholesky(gram + lamb * torch.eye(len(z), dtype=z.dtype, device=z.device))
+    gram.diagonal().add_(lamb)
+    found = stable_cholesky(gram, overwrite=True)
     # A^-1 Z^T = Z^T (lam I + Z Z^T)^-1, so the targets' columns need no division by lam.
-    selected = torch.cholesky_solve(torch.eye(len(z), len(c), dtype=z.dtype, device=z.device), found.lower)
+    selected = found.solve(torch.eye(len(z), len(c), dtype=z.dtype, device=z.device))
     return RidgeDirections(s**0.5 * (z.T @ selected).T, found.jitter, found.condition)
-
-
-def stable_cholesky(a: Tensor) -> CholeskyFactor:
-    """Factorise a symmetric matrix with as little jitter as needed; `NumericsError` if none is enough."""
-    require(
-        bool(torch.isfinite(a).all()),
-        "the system contains NaN or infinity: the model's text states are broken, check its checkpoint",
-        NumericsError,
-    )
-    mean = float(a.diagonal().mean())
-    for jitter in RELATIVE_JITTERS:
-        factor, failed = torch.linalg.cholesky_ex(a + jitter * mean * torch.eye(len(a), dtype=a.dtype, device=a.device))
-        if not failed:
-            return CholeskyFactor(factor, jitter, condition_number(a, factor))
-    raise NumericsError(
-        "the system is singular even with jitter 1e-10: use a larger lamb, or fewer texts that contradict each other"
-    )

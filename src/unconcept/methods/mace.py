@@ -172,7 +172,9 @@ class MACE:
         forms = open_sentences("mace", request, self.templates)
         pairs = zip(request.targets, request.anchors, strict=True)
         first, *others = (
-            RowShifts.of(*shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair)) for pair in pairs
+            RowShifts.of(*rows)
+            for pair in pairs
+            for rows in shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair)
         )
         found = sum(others, first)
         solved = ridge_map(found, self.preserved(model, request.retain, beta), self.lamb)

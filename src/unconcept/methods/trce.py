@@ -21,7 +21,7 @@ from ..linalg.conditions import condition_figure
 from ..linalg.ridge import ridge_directions
 from ..models import ModelView
 from ..models.hooks.modules import denoiser_parameters
-from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments
+from ..models.text.state_rows import fits_context, sentences_that_fit, text_state_moments, texts_in_memory
 from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, open_sentences, refuse_named_targets
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
@@ -144,7 +144,8 @@ class TRCE:
         pairs = list(zip(request.targets, request.anchors, strict=True))
         forms = open_sentences("trce", request, self.templates)
         held = [(form, *pair) for pair in pairs for form in sentences_that_fit(model, forms, *pair)[: self.augment_num]]
-        rows = [self._rows(model, held[start : start + _PAIR_BATCH]) for start in range(0, len(held), _PAIR_BATCH)]
+        size = min(_PAIR_BATCH, max(1, texts_in_memory(model) // 2))
+        rows = [self._rows(model, held[start : start + size]) for start in range(0, len(held), size)]
         c, move, root = (torch.cat(parts) for parts in zip(*rows, strict=True))
         kept = [*(text for text in load_captions(self.prior) if fits_context(model, text)), *request.retain]
         prior = text_state_moments(model, kept).weighted(self.preserve_scale**2 / max(1, len(kept)))
@@ -160,7 +161,7 @@ class TRCE:
         """
         old = [form.replace("{}", target) for form, target, _ in held]
         new = [form.replace("{}", anchor) for form, _, anchor in held]
-        states = model.embed([*old, *new], at="all").double()
+        states = model.embed([*old, *new], at="all")
         ends_old, ends_new = self._ends(model, old), self._ends(model, new)
         first_words = [model.tokenizer.span(form, target).start for form, target, _ in held]
         pads = model.tokenizer.reads_padding
@@ -174,7 +175,7 @@ class TRCE:
                     c.append(states[i, at_old])
                     a.append(states[len(held) + i, at_new])
                     weights.append(scale * base)
-        rows, wanted = torch.stack(c), torch.stack(a)
+        rows, wanted = torch.stack(c).double(), torch.stack(a).double()
         # A row of weight w is a row sqrt(w) times as long on both sides.
         return rows, wanted - rows, torch.tensor(weights, dtype=rows.dtype, device=rows.device).sqrt()[:, None]
 

@@ -54,20 +54,29 @@ class LlmEncoder:
             rows = [row[: len(cut) + end - start + 1] for row, end, start in places]
             found = self._states(dict.fromkeys(rows), padded=False)
             return torch.stack([found[row][-1] for row in rows])
+        length, is_left = tokens.length, tokens.reads_padding and self.tokenizer.pads_left
+        if is_left:
+            # Padding before a text attends to nothing: its state is the same wherever it stands.
+            found = self._states(dict.fromkeys([*rows, ()]), padded=False, end=length)
+            padding = found[()].expand(length, -1)
+            return torch.stack([torch.cat([padding[len(row) :], found[row]]) for row in rows])
         found = self._states(dict.fromkeys(rows), padded=tokens.reads_padding)
-        length = tokens.length
         kept = [found[row][len(cut) : len(cut) + length] for row in rows]
         return torch.stack([F.pad(states, (0, 0, 0, length - len(states))) for states in kept])
 
-    def _states(self, rows: Mapping[_Row, object], padded: bool) -> dict[_Row, Tensor]:
-        """States (l, d) of each row of ids, or with `padded` of the whole length of the encoder."""
+    def _states(self, rows: Mapping[_Row, object], padded: bool, end: int = 0) -> dict[_Row, Tensor]:
+        """States (l, d) of each row of ids, or with `padded` of the whole length of the encoder.
+
+        `end` is the position after the rows' last tokens; 0: they begin at position 0. Of no ids it is the state of
+        padding that attends to nothing.
+        """
         found: dict[_Row, Tensor] = {}
         length = len(self.tokenizer.cut) + self.tokenizer.length if padded else 0
         for batch in _batches(rows, length):
-            blocks = [_Block.of(members, length, self.tokenizer) for members in batch]
+            blocks = [_Block.of(members, length, self.tokenizer, end) for members in batch]
             for block, states in zip(blocks, self._layers(blocks), strict=True):
                 for row, each in zip(block.rows, states, strict=False):
-                    found[row] = each if padded else each[: len(row)]
+                    found[row] = each if padded else each[: max(1, len(row))]
         return found
 
     def _layers(self, blocks: Sequence["_Block"]) -> list[Tensor]:
@@ -81,7 +90,7 @@ class LlmEncoder:
         found = table_rows(self.weights, f"{prefix}{TOKEN_TABLE}", words).split([b.ids.numel() for b in blocks])
         hidden = [states.view(*block.ids.shape, -1) for states, block in zip(found, blocks, strict=True)]
         masks = [block.mask(each.device) for block, each in zip(blocks, hidden, strict=True)]
-        turns = [_positions(rotary, each) for each in hidden]
+        turns = [_positions(rotary, each, block.first) for block, each in zip(blocks, hidden, strict=True)]
         kept = {0: list(hidden)}
         for number, layer in enumerate(layers[: max(wanted)], 1):
             self._pass(layer, f"{prefix}layers.{number - 1}.", hidden, masks, turns)
@@ -110,32 +119,32 @@ class _Block:
     rows: tuple[_Row, ...]
     ids: Tensor
     """(b, l), filled up with padding, and with copies of the last row."""
-    reads_padding: bool
-    pads_left: bool
+    first: Tensor
+    """(b,) or (1,): the positions of the first ids."""
+    is_masked: bool
+    """Whether padding is not attended to: where its states are read, or nothing else is there."""
 
     @classmethod
-    def of(cls, rows: Sequence[_Row], length: int, tokenizer: TextTokenizer) -> "_Block":
-        wide = length or _rounded(len(rows[0]))
+    def of(cls, rows: Sequence[_Row], length: int, tokenizer: TextTokenizer, end: int) -> "_Block":
+        wide = _width(rows[0], length)
         filled = [*rows, *[rows[-1]] * (_rows_per_block(wide) - len(rows))]
-        pads_left = length > 0 and tokenizer.frame is not None and tokenizer.frame.pads_left
-        padding = [[tokenizer.pad] * (wide - len(row)) for row in filled]
-        pairs = zip(filled, padding, strict=True)
-        ids = torch.tensor([[*pads, *row] if pads_left else [*row, *pads] for row, pads in pairs])
-        return cls(tuple(rows), ids, length > 0, pads_left)
+        ids = torch.tensor([[*row, *[tokenizer.pad] * (wide - len(row))] for row in filled])
+        first = torch.tensor([end - len(row) for row in filled] if end else [0])
+        return cls(tuple(rows), ids, first, length > 0 or not rows[0])
 
     def mask(self, device: torch.device) -> Tensor | None:
         """(b, 1, l, l): what each position reads, itself and what is before it but padding; None if that is all."""
-        if not self.reads_padding:
+        if not self.is_masked:
             return None
         length = self.ids.shape[1]
         counts = torch.tensor([len(row) for row in self.rows], device=device)
         own = torch.arange(length, device=device) < counts[:, None]
-        own = own.flip(1) if self.pads_left else own
         return own[:, None, None] & torch.ones(length, length, dtype=torch.bool, device=device).tril()
 
 
-def _rounded(length: int) -> int:
-    return length + -length % _LENGTH_STEP
+def _width(row: _Row, length: int) -> int:
+    """The length to which a row is filled up: that of the encoder, or else the next step."""
+    return length or len(row) + -len(row) % _LENGTH_STEP or 1
 
 
 def _rows_per_block(length: int) -> int:
@@ -146,7 +155,7 @@ def _batches(rows: Mapping[_Row, object], length: int) -> Iterator[list[list[_Ro
     """Yield as many groups of rows as fit into memory; a group is a block, of rows that are padded to one length."""
     by_length: dict[int, list[_Row]] = {}
     for row in rows:
-        by_length.setdefault(length or _rounded(len(row)), []).append(row)
+        by_length.setdefault(_width(row, length), []).append(row)
     held: list[list[_Row]] = []
     tokens = 0
     for wide, members in by_length.items():
@@ -161,10 +170,10 @@ def _batches(rows: Mapping[_Row, object], length: int) -> Iterator[list[list[_Ro
         yield held
 
 
-def _positions(rotary: nn.Module, hidden: Tensor) -> Any:
-    """Rotary embeddings of positions 0, 1, ...; Qwen2.5-VL has them on three axes, which are one for text."""
-    places = torch.arange(hidden.shape[1], device=hidden.device)[None]
+def _positions(rotary: nn.Module, hidden: Tensor, first: Tensor) -> Any:
+    """Rotary embeddings of consecutive positions; Qwen2.5-VL has them on three axes, which are one for text."""
+    places = (torch.arange(hidden.shape[1]) + first[:, None]).to(hidden.device)
     told: Any = rotary.config
     if "mrope_section" in (getattr(told, "rope_parameters", None) or {}):
-        places = places.expand(3, 1, -1)
+        places = places.expand(3, -1, -1)
     return rotary.to(hidden.device)(hidden, places)

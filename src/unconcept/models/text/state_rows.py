@@ -14,6 +14,7 @@ from .tokenizer import TextPosition, TextTokenizer, TokenizedTexts
 
 _QUOTED = re.compile(r'"([^"]+)"')
 _STATE_BATCH = 64  # texts whose states are in memory at once
+_STATE_BYTES = 2**29  # of their states at most
 
 
 def fits_context(model: ModelView, text: str) -> bool:
@@ -95,6 +96,13 @@ def attended_rows(model: ModelView, texts: Sequence[str], *states: Tensor) -> tu
     return tuple(part[mask] for part in states)
 
 
+def texts_in_memory(model: ModelView) -> int:
+    """How many texts' states may be in memory at once."""
+    states = model.embed(())
+    length = sum(tokenizer.length for tokenizer in _in_turn(model))
+    return max(1, _STATE_BYTES // (length * states.shape[1] * states.element_size()))
+
+
 def text_state_moments(
     model: ModelView, texts: Sequence[str], select: Callable[[Tensor], Tensor] = lambda rows: rows
 ) -> SecondMoments:
@@ -102,16 +110,26 @@ def text_state_moments(
 
     `select` filters the rows (n, d) of each batch.
     """
-    batches = (texts[start : start + _STATE_BATCH] for start in range(0, len(texts), _STATE_BATCH))
+    size = min(_STATE_BATCH, texts_in_memory(model))
+    batches = (texts[start : start + size] for start in range(0, len(texts), size))
     rows = (select(attended_rows(model, batch, model.embed(batch, at="all"))[0]) for batch in batches)
     return SecondMoments.over(rows, model.embed(()).shape[1], model.device)
 
 
-def shared_context_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
+def shared_context_rows(
+    model: ModelView, forms: Sequence[str], target: str, anchor: str
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Rows (n, d) of the words around {}, padding included, once with the target and once with the anchor in place.
 
-    Of encoders whose rows follow each other, each gives its own words.
+    Of encoders whose rows follow each other, each gives its own words. As many sentences as fit into memory are read at
+    once.
     """
+    size = max(1, texts_in_memory(model) // 2)
+    for start in range(0, len(forms), size):
+        yield _context_rows(model, forms[start : start + size], target, anchor)
+
+
+def _context_rows(model: ModelView, forms: Sequence[str], target: str, anchor: str) -> tuple[Tensor, Tensor]:
     old = [form.replace("{}", target) for form in forms]
     new = [form.replace("{}", anchor) for form in forms]
     states_old, states_new = model.embed([*old, *new], at="all").split(len(forms))

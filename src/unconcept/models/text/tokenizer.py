@@ -99,9 +99,14 @@ class TextTokenizer:
         """The ids at the beginning of a template, which an encoder reads although the denoiser drops their states."""
         return self.frame.cut if self.frame is not None else ()
 
+    @property
+    def pads_left(self) -> bool:
+        """Whether padding stands before a text."""
+        return self.frame is not None and self.frame.pads_left
+
     def start_of(self, count: int) -> int:
         """The position of the first of so many ids in a padded row."""
-        return self.length - count if self.frame is not None and self.frame.pads_left else 0
+        return self.length - count if self.pads_left else 0
 
     @classmethod
     def load(cls, folder: Path, vocabulary: Path | None = None) -> "TextTokenizer":

@@ -58,8 +58,7 @@ class LlmTextView(PipelineView):
         cut, length = len(tokenizer.cut), ids.shape[1]
         whole = torch.cat([torch.tensor([tokenizer.cut] * len(ids), dtype=torch.long), ids.cpu()], 1).to(self.device)
         mask = (whole != tokenizer.pad).long()
-        is_left = tokenizer.frame is not None and tokenizer.frame.pads_left
-        mask = mask.cummax(1).values if is_left else mask.flip(1).cummax(1).values.flip(1)
+        mask = mask.cummax(1).values if tokenizer.pads_left else mask.flip(1).cummax(1).values.flip(1)
         read = whole.shape[1] if tokenizer.reads_padding else int(mask.sum(1).max())
         with ExitStack() as stack:
             if soft is not None:
