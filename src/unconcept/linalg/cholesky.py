@@ -14,6 +14,7 @@ from .conditions import condition_number, estimated_condition, one_norm
 RELATIVE_JITTERS = (0.0, 1e-14, 1e-12, 1e-10)  # times the mean of A's diagonal: tried in turn and reported
 _WHOLE = 8192  # a larger matrix is factorised in place
 _BLOCK = 2048  # columns factorised at once in place
+_ROWS = 1024  # rows looked through at once
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def stable_cholesky(a: Tensor, overwrite: bool = False) -> CholeskyFactor:
     With `overwrite`, a large matrix is lost, and no other of its size is made.
     """
     require(
-        bool(torch.isfinite(a).all()),
+        all(bool(torch.isfinite(rows).all()) for rows in a.split(_ROWS)),
         "the system contains NaN or infinity: the model's text states are broken, check its checkpoint",
         NumericsError,
     )

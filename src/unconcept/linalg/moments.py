@@ -1,7 +1,7 @@
 """Second moments C^T C of rows of text states, the form in which closed-form edits use a retain or prior set.
 
-While there are fewer rows than columns, the rows are kept, and systems are solved in their space (`ridge.py`). From
-then on a sum stands for them, d x d float64 for any number of rows. The sum of two moments is the moment of the union.
+While there are fewer rows than half the columns, the rows are kept, and systems are solved in their space (`ridge.py`).
+From then on a sum stands for them, d x d float64 for any number of rows. Moments of a union are the sum of its parts'.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,11 @@ from ..core.output_folder import write_atomically
 ROW_CHUNK = 4096  # rows converted to float64 at once
 # Columns of a block: only the blocks of C^T C on and below the diagonal are computed, which saves a third of the time.
 COLUMN_BLOCK = 192
+
+
+def are_few(rows: int, columns: int) -> bool:
+    """Whether rows take less memory than their sum while a system is solved, which needs each twice or more."""
+    return 2 * rows < columns
 
 
 def weigh_rows(rows: Tensor, weights: Sequence[float] | None, counts: Sequence[int] | None = None) -> Tensor:
@@ -92,7 +97,7 @@ def _scaled(block: Tensor, scales: Sequence[float]) -> Tensor:
 
 @dataclass(frozen=True)
 class SecondMoments:
-    """The sum of outer products of `count` rows, as terms: all of them rows, fewer than columns, or one sum."""
+    """The sum of outer products of `count` rows, as terms: all of them rows, or one sum."""
 
     terms: tuple[CountedRows | _Sum, ...]
     count: int = 0
@@ -113,7 +118,7 @@ class SecondMoments:
         for rows in parts:
             count += len(rows)
             held.append(CountedRows.of(rows))
-            if gram is None and sum(len(each.data) for each in held) < width:
+            if gram is None and are_few(sum(len(each.data) for each in held), width):
                 continue
             gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram is None else gram
             for part in held:
@@ -155,8 +160,8 @@ class SecondMoments:
         )
         terms, count = (*self.terms, *other.terms), self.count + other.count
         joined = SecondMoments(terms, count)
-        is_few = joined.rows_kept is not None and joined.rows_kept < self.width
-        return joined if is_few else SecondMoments((_Sum(_total(terms)),), count)
+        kept = joined.rows_kept is not None and are_few(joined.rows_kept, self.width)
+        return joined if kept else SecondMoments((_Sum(_total(terms)),), count)
 
     def weighted(self, weight: float) -> "SecondMoments":
         """Moments in which every row's outer product counts `weight` times; weight 0 gives empty moments."""
@@ -188,7 +193,7 @@ class RowShifts:
 
     moments: SecondMoments
     wanted: tuple[Tensor, ...]
-    """Rows a of each term of `moments`; none if there are more than columns."""
+    """Rows a of each term of `moments`; none if a sum stands for them."""
     sums: Tensor | None = None
 
     @classmethod
@@ -196,7 +201,7 @@ class RowShifts:
         """Make them from `rows` c (n, d) and, for each, the row a in `wanted` (n, d) that replaces it."""
         pairs = CountedRows.of(torch.stack([rows, wanted], 1))
         c, a = pairs.data.unbind(1)
-        if len(c) < rows.shape[1]:
+        if are_few(len(c), rows.shape[1]):
             return cls(SecondMoments((replace(pairs, data=c),), len(rows)), (a,))
         return cls(SecondMoments.of(rows), (), cross_products([CountedRows(rows)], [wanted]))
 
