@@ -5,14 +5,14 @@ import json
 import pytest
 import torch
 from torch.nn import functional as F
-from transformers import ViTForImageClassification
+from transformers import RTDetrForObjectDetection, ViTForImageClassification, ViTImageProcessorPil
 
-from tests.classifier_toys import SIDE, classifier_folder, detector_folder
+from tests.classifier_toys import SIDE, classifier_folder, detector_folder, sigmoid_detector_folder
 from tests.evaluation.planted import evidence, figures
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.evaluation.suites.registry import suites
-from unconcept.models.vision.image_classifier import crop_boxes, load_image_classifier
+from unconcept.models.vision.image_classifier import crop_boxes, load_image_classifier, load_object_detector
 from unconcept.prompts.checks import Check, Prompt
 from unconcept.scorers.image_classifier import ClassifierScore, FaceScore, plain_label
 
@@ -114,6 +114,26 @@ def test_a_picture_without_a_face_has_no_name(tmp_path) -> None:
     assert {row["label"] for row in alone.score(PICTURES, [""] * 5)} == {""}
     with pytest.raises(ModelError, match="nothing tells a picture without a face"):
         faces(tmp_path / "c", PEOPLE[0], None)
+
+
+def test_a_detector_without_a_class_for_nothing_is_read_by_its_own_processor(tmp_path) -> None:
+    """RT-DETR: its only label has a probability of its own, and its pictures are not normalised."""
+    folder, cpu = sigmoid_detector_folder(tmp_path / "sure", 3.0), torch.device("cpu")
+    opened = load_object_detector(folder, cpu)
+    resized = F.interpolate(PICTURES, (SIDE, SIDE), mode="bilinear", antialias=True).clamp(0, 1)
+    with torch.no_grad():
+        found = RTDetrForObjectDetection.from_pretrained(folder).eval()(pixel_values=resized)
+    x, y, width, height = found.pred_boxes[torch.arange(5), found.logits[..., 0].argmax(1)].unbind(1)
+    expected = torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1)
+    assert torch.allclose(torch.tensor(opened.first_boxes(PICTURES, "face", 0.9)), expected, atol=1e-5)
+    most = found.logits.sigmoid().max().item()
+    assert 0.9 < most < 0.99
+    assert opened.first_boxes(PICTURES, "face", most + 1e-4) == [None] * 5, "a softmax of one label is 1"
+    unsure = load_object_detector(sigmoid_detector_folder(tmp_path / "unsure", -3.0), cpu)
+    assert unsure.first_boxes(PICTURES, "face", 0.9) == [None] * 5
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    with pytest.raises(ModelError, match="ViTImageProcessorPil reads no boxes"):
+        load_object_detector(folder, cpu)
 
 
 def test_boxes_are_cut_with_their_margin() -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -44,6 +44,14 @@ class ImageClassifier:
         return torch.cat(rows)
 
 
+class BoxReader(Protocol):
+    """An image processor of transformers: knows what its detector's logits are, and which of them is for nothing."""
+
+    def post_process_object_detection(self, outputs: Any, threshold: float) -> list[dict[str, Tensor]]:
+        """Return `scores`, `labels` and `boxes` (things, 4) of each picture, as shares of its sides."""
+        ...
+
+
 @dataclass(frozen=True)
 class ObjectDetector:
     """A network that finds where things are in a picture."""
@@ -52,22 +60,21 @@ class ObjectDetector:
     labels: tuple[str, ...]
     network: Any
     prepare: ClipPreprocessing
+    boxes: BoxReader
     device: torch.device
 
     @torch.no_grad()
     def first_boxes(self, pictures: Tensor, label: str, least: float) -> list[tuple[float, ...] | None]:
-        """Return the box of the surest thing of a label in each picture (b, 3, h, w) in [0, 1], with a probability of
-        `least` or more; None without any. A box is left, top, right, bottom, as shares of the sides.
+        """Return the box of the surest thing of a label in each picture (b, 3, h, w) in [0, 1], with a probability
+        above `least`; None without any. A box is left, top, right, bottom, as shares of the sides.
         """
         column, boxes = self.labels.index(label), list[tuple[float, ...] | None]()
         for part in pictures.split(_BATCH):
             found = self.network(pixel_values=self.prepare(part.to(self.device, torch.float32)))
-            shares = found.logits.softmax(-1)[..., column].cpu()  # The last class is "nothing".
-            for row, places in zip(shares, found.pred_boxes.cpu(), strict=True):
-                best = int(row.argmax())
-                x, y, width, height = places[best].tolist()
-                box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-                boxes.append(box if float(row[best]) >= least else None)
+            for things in self.boxes.post_process_object_detection(found, threshold=least):
+                own = things["labels"] == column
+                surest = things["scores"].masked_fill(~own, -1.0).argmax() if own.any() else None
+                boxes.append(None if surest is None else tuple(things["boxes"][surest].tolist()))
         return boxes
 
 
@@ -81,10 +88,16 @@ def load_image_classifier(folder: Path, device: torch.device) -> ImageClassifier
 
 def load_object_detector(folder: Path, device: torch.device) -> ObjectDetector:
     """Load an object detector; `ModelError` for any other folder."""
-    from transformers import AutoModelForObjectDetection  # The import takes seconds.
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection  # The import takes seconds.
 
     network, prepare = _loaded(AutoModelForObjectDetection, folder, device, "object detector")
-    return ObjectDetector(_hash(network), _labels(network), network, prepare, device)
+    try:
+        boxes: BoxReader = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except _UNREADABLE as error:
+        raise ModelError(f"{folder}/preprocessor_config.json: {_reason(error)}") from None
+    message = f"{folder}/preprocessor_config.json: {type(boxes).__name__} reads no boxes; give the detector's own"
+    require(hasattr(boxes, "post_process_object_detection"), message, ModelError)
+    return ObjectDetector(_hash(network), _labels(network), network, prepare, boxes, device)
 
 
 def _loaded(kind: Any, folder: Path, device: torch.device, what: str) -> tuple[Any, ClipPreprocessing]:
@@ -100,13 +113,16 @@ def _loaded(kind: Any, folder: Path, device: torch.device, what: str) -> tuple[A
         config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         prepare = _preprocessing(config, folder)
     except _UNREADABLE as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelError(f"{folder} is no {what} that transformers opens: {reason}") from None
+        raise ModelError(f"{folder} is no {what} that transformers opens: {_reason(error)}") from None
     lacking = sorted(found["missing_keys"])  # transformers would draw them at random.
     message = f"{folder} is no whole {what}: its weights lack {', '.join(lacking[:1])}; give one that was trained"
     require(not lacking, message, ModelError)
     _require_labels(network, folder)
     return network.to(device).eval().requires_grad_(False), prepare
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _preprocessing(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
@@ -126,6 +142,8 @@ def _preprocessing(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
         ModelError,
     )
     mean, std = (tuple(config.get(name, _HALF)) for name in ("image_mean", "image_std"))
+    if not config.get("do_normalize", True):
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     return ClipPreprocessing(size, crop, mean, std, _RESAMPLING[resample])
 
 
