@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     RTDetrConfig,
     RTDetrForObjectDetection,
@@ -64,3 +65,12 @@ def sigmoid_detector_folder(path: Path, logit: float) -> Path:
     model.save_pretrained(path)
     RTDetrImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(path)
     return path
+
+
+def drop_tensor(folder: Path, ending: str) -> None:
+    """Take the one tensor whose name ends like this out of a folder's weights."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    (name,) = (name for name in tensors if name.endswith(ending))
+    del tensors[name]
+    save_file(tensors, file, {"format": "pt"})

@@ -1,12 +1,14 @@
 """CLIP score over real CLIP classes at toy size, against their own processors."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from transformers import CLIPImageProcessorPil, CLIPModel
 
 from tests import tiny
+from tests.classifier_toys import drop_tensor
 from tests.toy_text import tokenizer
 from unconcept.core.errors import ModelError
 from unconcept.metrics.score_policies import argmax, log_softmax, probability
@@ -100,6 +102,10 @@ def test_folders_that_are_no_clip(folder, tmp_path) -> None:
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     with pytest.raises(ModelError, match="siglip"):
         ClipScore(tmp_path, device="cpu")
+    shutil.copytree(folder, tmp_path / "part")
+    drop_tensor(tmp_path / "part", "visual_projection.weight")
+    with pytest.raises(ModelError, match=r"no whole CLIP: its weights lack visual_projection\.weight"):
+        ClipScore(tmp_path / "part", device="cpu")
 
 
 def test_an_openclip_folder_without_openclip(folder, tmp_path, monkeypatch) -> None:

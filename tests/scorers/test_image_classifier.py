@@ -81,7 +81,7 @@ def test_what_is_no_whole_classifier_is_one_line(tmp_path) -> None:
     with pytest.raises(ModelError, match="otherwise than from 0 on"):
         load_image_classifier(classifier, cpu)
     (classifier / "preprocessor_config.json").write_text("[]")
-    with pytest.raises(ModelError, match="no image classifier"):
+    with pytest.raises(ModelError, match="holds no table"):
         load_image_classifier(classifier, cpu)
     classifier_folder(classifier, OBJECTS)
     weights = classifier / "model.safetensors"

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import tiny
+from tests.classifier_toys import drop_tensor
 from unconcept.core.errors import ModelError, SettingsError
 from unconcept.evaluation.judging.judge import Judge
 from unconcept.metrics.hub import parse_answer
@@ -23,6 +24,9 @@ def test_it_answers_and_captions_the_same_way_each_time(tmp_path) -> None:
     assert all(isinstance(row["answer"], str) for row in rows)
     assert opened.captions(pictures) == opened.captions(pictures)
     assert opened.name == "vlm:vlm"
+    drop_tensor(tmp_path / "vlm", "multi_modal_projector.linear_1.weight")
+    with pytest.raises(ModelError, match=r"no whole vision-language model: its weights lack .*linear_1\.weight"):
+        VlmScore(tmp_path / "vlm")
     with pytest.raises(ModelError, match="no vision-language model"):
         VlmScore(tiny.clip_folder(tmp_path / "clip"))
 

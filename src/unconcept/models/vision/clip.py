@@ -3,11 +3,10 @@
 Pictures are preprocessed here as tensors, with the sizes and means in the folder. Weights must be safetensors.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,47 +18,17 @@ from ...core.optional_imports import import_optional
 from ...core.regular_files import require_own_files
 from ..checkpoint.weight_files import weight_files
 from ..text.tokenizer import TextTokenizer
+from .preprocessing import OPENAI_MEAN, OPENAI_STD, PicturePreprocessing, read_preprocessing
+from .transformers_folder import load_network, read_json
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
 
 _IMAGE_BATCH = 32
-_OPENAI_MEAN, _OPENAI_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-Resampling = Literal["bicubic", "bilinear"]
-_PILLOW_BICUBIC = 3  # Pillow's number for it, as preprocessor_config.json writes it
-
-
-@dataclass(frozen=True)
-class ClipPreprocessing:
-    """The preprocessing of pictures for a CLIP or another network: resize, centre crop, normalise."""
-
-    resize: int | tuple[int, int]  # the shorter side, or (height, width) for any shape
-    crop: tuple[int, int] | None
-    mean: tuple[float, ...] = _OPENAI_MEAN
-    std: tuple[float, ...] = _OPENAI_STD
-    resampling: Resampling = "bicubic"
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Preprocess pictures (b, 3, h, w) in [0, 1] to (b, 3, crop).
-
-        Differs: published scores read 8-bit files, whereas we do not round before resizing.
-        """
-        h, w = pictures.shape[-2:]
-        short = self.resize
-        size = short if isinstance(short, tuple) else (int(h * short / min(h, w)), int(w * short / min(h, w)))
-        if size != (h, w):
-            pictures = F.interpolate(pictures, size, mode=self.resampling, antialias=True).clamp(0, 1)
-        if self.crop is not None:
-            pictures = _middle(pictures, *self.crop)
-        mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return (pictures - mean) / std
-
-
-def _middle(pictures: Tensor, height: int, width: int) -> Tensor:
-    top, left = (pictures.shape[-2] - height) // 2, (pictures.shape[-1] - width) // 2
-    require(
-        top >= 0 and left >= 0,
-        f"pictures of {tuple(pictures.shape[-2:])} are smaller than the crop {height} x {width}: give larger ones",
-        ModelError,
-    )
-    return pictures[..., top : top + height, left : left + width]
+_DEFAULTS = {  # of CLIP's own processor
+    **{"size": {"shortest_edge": 224}, "crop_size": 224, "do_center_crop": True, "resample": 3},
+    **{"image_mean": OPENAI_MEAN, "image_std": OPENAI_STD},
+}
 
 
 class ClipTowers(Protocol):
@@ -79,7 +48,7 @@ class ClipModel:
     name: str  # name of its folder
     hash: str
     towers: ClipTowers
-    prepare: ClipPreprocessing
+    prepare: PicturePreprocessing
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
     @property
@@ -129,7 +98,7 @@ def clip_text_tower(clip: ClipModel) -> ClipTextTower:
         )
     model = towers.model
     weights = dict(model.text_model.named_parameters()) | {"text_projection.weight": model.text_projection.weight}
-    return ClipTextTower(weights, model.config.text_config.to_dict(), float(model.logit_scale.exp()))
+    return ClipTextTower(weights, model.config.to_dict()["text_config"], float(model.logit_scale.exp()))
 
 
 def load_clip(folder: Path, device: torch.device) -> ClipModel:
@@ -144,43 +113,17 @@ def load_clip(folder: Path, device: torch.device) -> ClipModel:
 
 
 def _transformers(folder: Path, device: torch.device) -> ClipModel:
-    from transformers import CLIPModel
-    from transformers.utils import logging
-
-    config = _json(folder / "config.json")
-    require(
-        config.get("model_type") == "clip",
-        f"{folder} holds a {config.get('model_type')!r} model; give a 'clip'",
-        ModelError,
-    )
-    prepare = _prepared(_json(folder / "preprocessor_config.json"), folder)
+    kind = read_json(folder / "config.json").get("model_type")
+    require(kind == "clip", f"{folder} holds a {kind!r} model; give a 'clip'", ModelError)
+    prepare = read_preprocessing(folder, _DEFAULTS)
     tokenizer = TextTokenizer.load(folder)
-    logging.disable_progress_bar()
-    model: Any = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype=torch.float32)
-    model.to(device).eval().requires_grad_(False)
+    model: CLIPModel = load_network("CLIPModel", folder, "CLIP", device)
     return ClipModel(folder.name, hash_tensors(model.state_dict()), _Transformers(model, tokenizer), prepare, device)
-
-
-def _prepared(config: dict[str, Any], folder: Path) -> ClipPreprocessing:
-    size, crop = config.get("size", 224), config.get("crop_size", 224)
-    if isinstance(size, dict):
-        size = size["shortest_edge"] if "shortest_edge" in size else (size["height"], size["width"])
-    crop = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
-    resample = config.get("resample", _PILLOW_BICUBIC)
-    require(
-        resample == _PILLOW_BICUBIC,
-        f"{folder}: resample {resample} is not supported; only {_PILLOW_BICUBIC} (bicubic) is",
-        ModelError,
-    )
-    cut = crop if config.get("do_center_crop", True) else None
-    return ClipPreprocessing(
-        size, cut, tuple(config.get("image_mean", _OPENAI_MEAN)), tuple(config.get("image_std", _OPENAI_STD))
-    )
 
 
 @dataclass(frozen=True)
 class _Transformers:
-    model: Any
+    model: "CLIPModel"
     tokenizer: TextTokenizer
 
     def embed_images(self, prepared: Tensor) -> Tensor:
@@ -200,7 +143,7 @@ class _Transformers:
 
 def _open_clip(folder: Path, device: torch.device) -> ClipModel:
     open_clip = import_optional("open_clip", "eval", f"the OpenCLIP folder {folder.name}")
-    config = _json(folder / "open_clip_config.json")
+    config = read_json(folder / "open_clip_config.json")
     ways = config.get("preprocess_cfg", {})
     mode, how = ways.get("resize_mode", "shortest"), ways.get("interpolation", "bicubic")
     require(
@@ -217,11 +160,11 @@ def _open_clip(folder: Path, device: torch.device) -> ClipModel:
         f"{folder}: {height} x {width} pictures need resize_mode 'squash', got 'shortest'",
         ModelError,
     )
-    prepare = ClipPreprocessing(
+    prepare = PicturePreprocessing(
         height if mode == "shortest" else (height, width),
         (height, width),
-        tuple(ways.get("mean", _OPENAI_MEAN)),
-        tuple(ways.get("std", _OPENAI_STD)),
+        tuple(ways.get("mean", OPENAI_MEAN)),
+        tuple(ways.get("std", OPENAI_STD)),
     )
     return ClipModel(
         folder.name, hash_tensors(model.state_dict()), _OpenClip(model, tokenizer, device), prepare, device
@@ -241,11 +184,3 @@ class _OpenClip:
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         features: Tensor = self.model.encode_text(self.tokenizer(list(texts)).to(self.device))
         return features
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return config
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: {error}; give a complete CLIP folder") from None

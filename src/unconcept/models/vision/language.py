@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ...core.errors import ModelError, require
 from ...core.hashing import hash_tensors
+from ..checkpoint.library_errors import library_errors
+from .transformers_folder import load_network
 
 
 class VisionLanguageModel:
@@ -17,21 +17,11 @@ class VisionLanguageModel:
 
     def __init__(self, path: Path, device: torch.device) -> None:
         """Open a folder that transformers wrote; only safetensors, and no code of the folder's own."""
-        from transformers import AutoModelForImageTextToText, AutoProcessor  # The import takes seconds.
+        from transformers import AutoProcessor  # The import takes seconds.
 
-        require(
-            path.is_dir(), f"{path}: give the folder of a vision-language model that transformers wrote", ModelError
-        )
-        given = {"local_files_only": True, "trust_remote_code": False}
-        try:
-            self.processor: Any = AutoProcessor.from_pretrained(path, **given)
-            self.network: Any = AutoModelForImageTextToText.from_pretrained(
-                path, use_safetensors=True, dtype="auto", **given
-            )
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelError(f"{path} is no vision-language model that transformers opens: {reason}") from None
-        self.network.eval().to(device)
+        self.network = load_network("AutoModelForImageTextToText", path, "vision-language model", device, None)
+        with library_errors(path, "transformers opens no processor of it"):
+            self.processor = AutoProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         self.name, self.device = path.name, device
         self.hash: str = hash_tensors(self.network.state_dict())
 
