@@ -7,13 +7,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import psutil
 import pytest
 
 from tests.evaluation.test_killed import untimed
-from unconcept.core.errors import MissingExtra, SettingsError
-from unconcept.evaluation.tasks.ray_cluster import ClusterOptions, ray_cluster, require_reachable, workers_on
+from unconcept.core.errors import MissingExtra, SettingsError, WorkerError
+from unconcept.evaluation.tasks.ray_cluster import (
+    ClusterOptions,
+    RayCluster,
+    ray_cluster,
+    require_reachable,
+    workers_on,
+)
 
 # Ray leaves files of its own open, which are found when they are collected.
 QUIET = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
@@ -41,6 +48,57 @@ def test_without_ray_one_line_says_how_to_install_it(monkeypatch) -> None:
 def test_as_many_workers_fit_as_their_shares_of_gpus(cpus, gpus, share, count) -> None:
     """A share is of one GPU, so that 0.3 of two has room for six workers, not for seven."""
     assert workers_on({"CPU": float(cpus), "GPU": float(gpus)}, share) == count
+
+
+class RayError(Exception):
+    """As the base class of Ray's exceptions."""
+
+
+def stand_in(monkeypatch, **more: object) -> None:
+    """A module with what is asked of Ray, before a cluster of one's own starts and while it runs."""
+    known = ("RayActorError", "OutOfMemoryError", "WorkerCrashedError", "NodeDiedError", "ObjectLostError")
+    exceptions = SimpleNamespace(RayError=RayError, **{name: type(name, (RayError,), {}) for name in known})
+    own = {"__version__": "9.9", "exceptions": exceptions, "is_initialized": lambda: False, "shutdown": lambda: None}
+    own |= {"init": lambda **given: None, "remote": lambda kind: kind, "cluster_resources": dict}
+    own["util"] = SimpleNamespace(get_node_ip_address=lambda: "127.0.0.1")
+    module = ModuleType("ray")
+    vars(module).update({**own, "nodes": lambda: [{"Alive": True, "Resources": {"CPU": 1.0}}], **more})
+    monkeypatch.setitem(sys.modules, "ray", module)
+
+
+def join(work: Callable[[RayCluster], object]) -> None:
+    with ray_cluster(ClusterOptions("local")) as cluster:
+        work(cluster)
+
+
+def test_what_fails_in_ray_is_one_line(monkeypatch) -> None:
+    """At the start, and while a run asks for machines."""
+    constants = SimpleNamespace(ENABLE_RAY_CLUSTER=True)
+    monkeypatch.setitem(sys.modules, "ray._private.ray_constants", constants)
+    stand_in(monkeypatch)
+
+    def work(cluster: RayCluster) -> None:
+        assert not constants.ENABLE_RAY_CLUSTER, "Ray listens at 127.0.0.1"
+        assert cluster.room() == 1
+        raise RayError("Traceback:\n  somewhere\nKeyError: 3\n")
+
+    with pytest.raises(WorkerError, match=r"^the Ray cluster has failed: KeyError: 3; the same command goes on"):
+        join(work)
+    assert constants.ENABLE_RAY_CLUSTER
+
+    def nodes() -> None:
+        raise RayError
+
+    stand_in(monkeypatch, nodes=nodes)
+    with pytest.raises(WorkerError, match="the Ray cluster has failed: RayError"):
+        join(pytest.fail)
+
+
+def test_a_ray_that_would_listen_in_the_network_is_not_started(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray._private.ray_constants", SimpleNamespace())
+    stand_in(monkeypatch, init=lambda **given: pytest.fail("started"))
+    with pytest.raises(SettingsError, match=r"Ray 9\.9 cannot be kept to this machine: use ray 2\.54"):
+        join(pytest.fail)
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from .task_worker import EditContent, TaskWorker, WorkerResult, WorkerSetup, own
 OWN_CLUSTER = "local"  # the address that starts a cluster for the run
 _RUNNING_CLUSTER = "auto"  # the address of a cluster that this machine is part of
 _LOOPBACK = "127.0.0.1"
+_SWITCH = "ENABLE_RAY_CLUSTER"  # Ray's own, and not public
 _LISTENS_WITHIN = 5.0  # seconds
 _OBJECT_BYTES = 256 << 20  # of edits and scores in memory; what is more goes to the disk
 _SETTINGS = {
@@ -52,11 +53,12 @@ class ClusterOptions:
 @contextmanager
 def ray_cluster(options: ClusterOptions) -> Iterator["RayCluster"]:
     """Join a cluster, or start one for as long as the block runs. `SettingsError` if no one listens at the address, or
-    if it has no room for a worker.
+    if it has no room for a worker; `WorkerError` for what Ray cannot do in between, but for workers that it loses.
     """
     ray = require_reachable(options.address)
     require(not ray.is_initialized(), "this process has joined a Ray cluster already: leave it, by ray.shutdown()")
-    with _own_cluster(ray, options.workers) if options.address == OWN_CLUSTER else _joined(ray, options.address):
+    joined = _own_cluster(ray, options.workers) if options.address == OWN_CLUSTER else _joined(ray, options.address)
+    with _ray_errors(ray), joined:
         gpus = options.gpus
         if gpus is None:
             gpus = float(not options.on_cpu and ray.cluster_resources().get("GPU", 0) > 0)
@@ -64,6 +66,16 @@ def ray_cluster(options: ClusterOptions) -> Iterator["RayCluster"]:
         message = f"the Ray cluster has no machine with a CPU and {gpus:g} GPUs for a worker: give another --ray-gpus"
         require(cluster.room() > 0, message)
         yield cluster
+
+
+@contextmanager
+def _ray_errors(ray: ModuleType) -> Iterator[None]:
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__  # The last line of a traceback says what went wrong.
+        raise WorkerError(f"the Ray cluster has failed: {reason}; the same command goes on from what is done") from None
 
 
 @contextmanager
@@ -84,11 +96,13 @@ def _joined(ray: ModuleType, address: str) -> Iterator[None]:
 @contextmanager
 def _own_cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
     """A cluster of this machine alone, without a dashboard, with its files in a folder that goes with it."""
-    constants = sys.modules["ray._private.ray_constants"]
-    folder = own_scratch_folder("unconcept-ray-")
-    before, temporary = constants.ENABLE_RAY_CLUSTER, os.environ.get("TMPDIR")
-    # Without it, Ray takes the address of this machine in its network for 127.0.0.1, and listens there.
-    constants.ENABLE_RAY_CLUSTER = False  # type: ignore[attr-defined]
+    # Unless this is off, Ray takes the address of this machine in its network for 127.0.0.1, and listens there.
+    constants = sys.modules.get("ray._private.ray_constants")
+    before = getattr(constants, _SWITCH, None)
+    message = f"Ray {ray.__version__} cannot be kept to this machine: use ray 2.54, or --ray HOST:PORT of `ray start`"
+    require(before is not None, message)
+    folder, temporary = own_scratch_folder("unconcept-ray-"), os.environ.get("TMPDIR")
+    setattr(constants, _SWITCH, False)
     os.environ["TMPDIR"] = str(folder)  # Of the workers, so that nothing of a killed one stays.
     try:
         _start(ray, workers, str(folder))
@@ -97,7 +111,7 @@ def _own_cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-        constants.ENABLE_RAY_CLUSTER = before  # type: ignore[attr-defined]
+        setattr(constants, _SWITCH, before)
         if temporary is None:
             del os.environ["TMPDIR"]
         else:
