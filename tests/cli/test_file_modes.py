@@ -15,7 +15,7 @@ from unconcept.edits.export.export import EXPORT_TARGETS, FOLDER_TARGETS
 # What makes files with modes of its own, whatever the umask says.
 OWN_MODES = {"save_file", "copy2", "copy", "copytree", "mkstemp", "mkdtemp", "NamedTemporaryFile", "save_pretrained"}
 # Temporary folders of their user alone, which are deleted.
-ALLOWED = {("jobs/keywords.py", "save_pretrained"), ("evaluation/tasks/task_worker.py", "mkdtemp")}
+ALLOWED = {("jobs/keywords.py", "save_pretrained"), ("evaluation/tasks/scratch_folder.py", "mkdtemp")}
 
 
 def test_nothing_writes_with_modes_of_its_own() -> None:

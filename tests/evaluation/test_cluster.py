@@ -19,7 +19,8 @@ from unconcept.evaluation.tasks.draw import DrawTask
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
 from unconcept.evaluation.tasks.runner import TaskRecord, run_tasks
-from unconcept.evaluation.tasks.task_worker import TaskWorker, own_scratch_folder
+from unconcept.evaluation.tasks.scratch_folder import ScratchFolder
+from unconcept.evaluation.tasks.task_worker import TaskWorker
 from unconcept.prompts.checks import Prompt
 
 
@@ -252,10 +253,14 @@ def test_workers_that_die_while_they_start_end_the_run(place) -> None:
 
 
 def test_folders_of_killed_workers_are_removed(tmp_path, monkeypatch) -> None:
+    """A process that is killed leaves its folder, and a lock that nobody holds."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    left, other = tmp_path / "unconcept-worker-999999999-x", tmp_path / "unconcept-worker-1-x"
+    alive, left, other = ScratchFolder.make("unconcept-worker-"), *(tmp_path / f"unconcept-worker-{i}" for i in "12")
     left.mkdir()
+    (left / ".lock").touch()
     other.mkdir()
-    own = own_scratch_folder()
-    assert (left.exists(), other.exists(), own.is_dir()) == (False, True, True)
-    assert own.stat().st_mode & 0o777 == 0o700
+    own = ScratchFolder.make("unconcept-worker-")
+    assert set(tmp_path.iterdir()) == {alive.path, other, own.path}, "what has no lock was made by someone else"
+    assert own.path.stat().st_mode & 0o777 == 0o700
+    own.remove()
+    assert set(tmp_path.iterdir()) == {alive.path, other}

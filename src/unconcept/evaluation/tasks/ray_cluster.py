@@ -5,7 +5,6 @@ Ray sends between its processes (tasks, scores, edits) it pickles; nothing that 
 """
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,8 +18,9 @@ from typing import Any
 from ...core.errors import SettingsError, WorkerError, require
 from ...core.optional_imports import import_optional
 from .cluster import RemoteWorker
+from .scratch_folder import ScratchFolder
 from .task import Task
-from .task_worker import EditContent, TaskWorker, WorkerResult, WorkerSetup, own_scratch_folder
+from .task_worker import EditContent, TaskWorker, WorkerResult, WorkerSetup
 
 OWN_CLUSTER = "local"  # the address that starts a cluster for the run
 _RUNNING_CLUSTER = "auto"  # the address of a cluster that this machine is part of
@@ -101,11 +101,11 @@ def _own_cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
     before = getattr(constants, _SWITCH, None)
     message = f"Ray {ray.__version__} cannot be kept to this machine: use ray 2.54, or --ray HOST:PORT of `ray start`"
     require(before is not None, message)
-    folder, temporary = own_scratch_folder("unconcept-ray-"), os.environ.get("TMPDIR")
+    folder, temporary = ScratchFolder.make("unconcept-ray-"), os.environ.get("TMPDIR")
     setattr(constants, _SWITCH, False)
-    os.environ["TMPDIR"] = str(folder)  # Of the workers, so that nothing of a killed one stays.
+    os.environ["TMPDIR"] = str(folder.path)  # Of the workers, so that nothing of a killed one stays.
     try:
-        _start(ray, workers, str(folder))
+        _start(ray, workers, str(folder.path))
         heard = ray.util.get_node_ip_address()
         require(heard == _LOOPBACK, f"this version of Ray listens at {heard}, not at {_LOOPBACK} alone: use another")
         yield
@@ -116,7 +116,7 @@ def _own_cluster(ray: ModuleType, workers: int | None) -> Iterator[None]:
             del os.environ["TMPDIR"]
         else:
             os.environ["TMPDIR"] = temporary
-        shutil.rmtree(folder, ignore_errors=True)
+        folder.remove()
 
 
 def _start(ray: ModuleType, workers: int | None, folder: str) -> None:

@@ -1,15 +1,11 @@
 """What a worker on another machine does: it opens the shared store, runs tasks, and sends their scores back."""
 
-import os
 import platform
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-
-import psutil
 
 from ...core import pinned_threads
 from ...core.errors import UsageError
@@ -19,10 +15,11 @@ from .edit_task import EditTask
 from .picture_store import PictureStore
 from .remote_files import RemoteFiles
 from .scores import ScoreRow, SentScores
+from .scratch_folder import ScratchFolder
 from .shared_files import SharedFiles, is_url
 from .task import Task, attempt
 
-_SCRATCH = "unconcept-worker-"  # start of the name of a worker's own folder, which goes on with its process
+_SCRATCH = "unconcept-worker-"  # start of the name of a worker's own folder
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class TaskWorker:
         self._setup = setup
         self._store: PictureStore | None = None
         self._scores = SentScores()
-        self._folder: Path | None = None
+        self._folder: ScratchFolder | None = None
 
     def check(self) -> str | None:
         """Open the store, once. Why this worker cannot work; None if it can."""
@@ -123,14 +120,14 @@ class TaskWorker:
     def close(self) -> None:
         """Remove the worker's own folder."""
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
             self._folder = None
 
     @property
     def _scratch(self) -> Path:
         """The worker's own folder, made when it is first needed."""
-        self._folder = self._folder or own_scratch_folder()
-        return self._folder
+        self._folder = self._folder or ScratchFolder.make(_SCRATCH)
+        return self._folder.path
 
     def _placed(self, task: Task, edit: EditContent | None) -> Task:
         """The task with its files on this machine, and without names that were computed on another."""
@@ -149,13 +146,3 @@ class TaskWorker:
             path.parent.mkdir(parents=True)
             path.write_bytes(edit.read())
         return path
-
-
-def own_scratch_folder(start: str = _SCRATCH) -> Path:
-    """Make a temporary folder that only this user may read. Those of processes that were killed are removed."""
-    place = Path(tempfile.gettempdir())
-    for left in place.glob(f"{start}*"):
-        process = left.name[len(start) :].partition("-")[0]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=f"{start}{os.getpid()}-"))
