@@ -74,7 +74,7 @@ class Setup:
 
     @classmethod
     def of(cls, artwork: Path, folder: Path) -> "Setup":
-        budget = ChangeBudget(PixelDistance().compare, "pixels", MOST)
+        budget = ChangeBudget(PixelDistance().compare, "pixels", "", MOST)
         return cls(EditedModel(MODEL), clean_pictures(artwork), budget, folder)
 
     def case(self, picture: Tensor) -> ProtectionCase:

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import unconcept
 from tests import tiny
 from tests.cli.test_cli import run
 from unconcept.core.errors import UnconceptError
+from unconcept.evaluation.protection.preparation import preparation_path
+from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.jobs.protection import protect as job
 from unconcept.jobs.protection.options import ProtectOptions
+from unconcept.jobs.protection.protect import open_budget
 from unconcept.protection import protections
+from unconcept.worlds.registry import JUDGE_WEIGHTS
 
 QUICK = ("--set", "iterations=4", "--set", "steps=2", "--set", "rounds=1", "--set", "samples=2", "--set", "lr=0.1")
 
@@ -169,6 +175,20 @@ def test_a_network_is_kept_in_the_store_for_the_next_pictures(place, tmp_path, m
     kept.write_bytes(b"damaged")
     with pytest.raises(UnconceptError, match="delete it, and it is trained anew"):
         made(place / "faces/ada.jpg", tmp_path / "c")
+
+
+def test_a_network_is_kept_by_the_weights_that_measured_its_distance(tmp_path) -> None:
+    """Two files of one architecture have one name."""
+    given, subject = protections["trajectory-shift"].settings(shift="network"), EditedModel("moji")
+    with safe_open(JUDGE_WEIGHTS, "pt") as file:
+        about = file.metadata()
+    changed = {name: 2 * tensor for name, tensor in load_file(JUDGE_WEIGHTS).items()}
+    save_file(changed, tmp_path / "other.safetensors", about)
+    files = (JUDGE_WEIGHTS, tmp_path / "other.safetensors")
+    first, other = (open_budget(f"moji-judge-features={file}", 0.1, 0.0) for file in files)
+    assert first.name == other.name
+    paths = [preparation_path(given, subject, budget, "a photo", 0, tmp_path) for budget in (first, other, first)]
+    assert paths[0] == paths[2] != paths[1]
 
 
 def test_protections_are_listed() -> None:

@@ -25,7 +25,7 @@ def model(family: str):
 
 
 def budget(most: float = MOST, psnr: float = 0.0) -> ChangeBudget:
-    return ChangeBudget(PixelDistance().compare, "pixels", most, psnr)
+    return ChangeBudget(PixelDistance().compare, "pixels", "", most, psnr)
 
 
 def picture_of(family: str, seed: int = 0) -> torch.Tensor:

@@ -34,7 +34,7 @@ def preparation_path(
     about = {
         "model": subject.key,
         "settings": settings_data(given),
-        "budget": [budget.name, budget.most, budget.least_psnr],
+        "budget": budget.record,
         "text": text,
         "seed": seed,
         "source": source_hash(type(given).__module__, __name__),

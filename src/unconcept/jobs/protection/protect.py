@@ -93,7 +93,7 @@ def open_protect(options: ProtectOptions) -> OpenProtect:
     identity: dict[str, object] = {
         "pictures": {one.copy_name: hash_tensors({"picture": one.picture}) for one in given},
         "protection": [info.name, str(protection)],
-        "budget": [budget.name, budget.most, budget.least_psnr],
+        "budget": budget.record,
         "text": options.text,
         "seed": options.seed,
         "model": subject.key,
@@ -110,7 +110,7 @@ def open_budget(distance: str, most: float, least_psnr: float) -> ChangeBudget:
     require(scorers[name].reads == "pair", message)
     require_path_as_taken(distance, "--distance", "FILE, torchvision's AlexNet")
     opened = open_scorer(name, path or None)
-    return ChangeBudget(opened.compare, opened.name, most, least_psnr)
+    return ChangeBudget(opened.compare, opened.name, opened.hash, most, least_psnr)
 
 
 def protect(options: ProtectOptions, progress: ProgressCallback = ignore_progress) -> ProtectOutcome:

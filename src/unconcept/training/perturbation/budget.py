@@ -20,6 +20,8 @@ class ChangeBudget:
     distance: PictureDistance
     name: str
     """Name of the distance."""
+    hash: str
+    """Hash of the distance's network; empty for one without."""
     most: float
     """Largest distance."""
     least_psnr: float = 0.0
@@ -28,6 +30,11 @@ class ChangeBudget:
     def __post_init__(self) -> None:
         require(self.most > 0, f"budget {self.most}: give a distance above 0, such as 0.05; at 0 nothing may change")
         require(self.least_psnr >= 0, f"PSNR {self.least_psnr}: give 0 (no limit) or more decibels, such as 30")
+
+    @property
+    def record(self) -> list[object]:
+        """What the budget is, as plain data: two of the same record allow the same changes."""
+        return [self.name, self.hash, self.most, self.least_psnr]
 
     def share_used(self, before: Tensor, after: Tensor) -> Tensor:
         """The larger share (b,) of distance and PSNR that a change of pictures (b, 3, h, w) uses: 1 is all of it."""
