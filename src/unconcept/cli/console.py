@@ -64,12 +64,12 @@ def with_bare_flags(words: Sequence[str]) -> list[str]:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn our errors into one line on stderr and the documented exit codes: 1, 2, 130."""
+    """Turn our errors into one line on stderr and the documented exit codes, in scripts too: 1, 2, 130."""
     try:
         yield
     except UnconceptError as error:
         say(f"unconcept: {' '.join(str(error).split())}", error=True)
-        raise typer.Exit(_EXIT_BAD_INPUT if isinstance(error, UsageError) else EXIT_FAILED) from None
+        raise SystemExit(_EXIT_BAD_INPUT if isinstance(error, UsageError) else EXIT_FAILED) from None
     except typer.Exit:
         raise
     except (RuntimeError, MemoryError) as error:
@@ -82,16 +82,16 @@ def exit_codes() -> Iterator[None]:
             " --device",
             error=True,
         )
-        raise typer.Exit(EXIT_FAILED) from None
+        raise SystemExit(EXIT_FAILED) from None
     except OSError as error:  # Of every path that a command is given: the system refuses even to look for it.
         if error.errno != errno.ENAMETOOLONG:
             raise
         start = str(error.filename)[:_SHOWN_OF_PATH]
         say(f"unconcept: {start}...: no path of this system is so long: give a shorter one", error=True)
-        raise typer.Exit(_EXIT_BAD_INPUT) from None
+        raise SystemExit(_EXIT_BAD_INPUT) from None
     except KeyboardInterrupt:
         say("unconcept: interrupted; run the same command again to continue", error=True)
-        raise typer.Exit(_EXIT_INTERRUPTED) from None
+        raise SystemExit(_EXIT_INTERRUPTED) from None
 
 
 def say(line: str, error: bool = False) -> None:
