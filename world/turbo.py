@@ -18,6 +18,10 @@ from typing import Any, Literal
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 
+from unconcept.cli.console import exit_codes
+from unconcept.core.errors import OutputError, require
+from unconcept.core.output_folder import atomic_file
+from unconcept.core.settings import build_settings
 from unconcept.models import Conditioning, ModelView, open_model
 from unconcept.models.hooks.modules import denoiser_modules, denoiser_parameters
 from unconcept.training import (
@@ -74,8 +78,7 @@ class TurboPlan:
 
     def build_objective(self) -> DistillationObjective:
         """The objective with its settings."""
-        found: DistillationObjective = objectives[self.objective](**self.settings)
-        return found
+        return build_settings(objectives[self.objective], self.settings, f"--set of {self.objective},")
 
     def rate(self, step: int) -> float:
         """Linear warm-up, constant, and a linear fall to a twentieth over the last third."""
@@ -241,9 +244,16 @@ def estimated_hours(plan: TurboPlan, device: str, options: TrainingOptions) -> f
 def distil_moji(
     plan: TurboPlan, device: str, precision: Literal["no", "bf16"], out: Path, minutes: float | None = None
 ) -> bool:
-    """Train, or go on; whether the plan is complete."""
+    """Train, or go on; whether the plan is complete. `UsageError` for settings that there are not, and for a folder of
+    another plan, which stays as it is.
+    """
+    plan.build_objective()
+    record, text = out / "plan.json", json.dumps(asdict(plan), indent=2) + "\n"
+    is_same = not record.exists() or record.read_text(encoding="utf-8") == text
+    require(is_same, f"{out} holds the training of another plan, see {record}: choose another --out", OutputError)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+    with atomic_file(record) as part:
+        part.write_text(text, encoding="utf-8")
     options = TrainingOptions(mixed_precision=precision)
     print(
         f"about {estimated_hours(plan, device, options):.1f} hours in all, as busy as this machine is now", flush=True
@@ -289,7 +299,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     own = {name: getattr(args, name) for name in numbers}
     plan = TurboPlan(args.objective, settings_of(args.set), teacher=args.teacher, **own)
-    distil_moji(plan, args.device, "bf16" if args.bfloat16 else "no", args.out, args.minutes)
+    with exit_codes():
+        distil_moji(plan, args.device, "bf16" if args.bfloat16 else "no", args.out, args.minutes)
 
 
 _NAMED = ("objective", "settings", "teacher")  # options with a form of their own

@@ -79,6 +79,22 @@ def test_a_call_stops_after_its_minutes_and_goes_on(tmp_path, monkeypatch, capsy
         view.sample(["a dog"], torch.zeros(1, *view.latent_shape), 3, 1.0)
 
 
+def test_a_wrong_setting_is_one_line_and_another_plan_leaves_the_folder(tmp_path, capsys) -> None:
+    (tmp_path / "plan.json").write_text("the first one")
+    for words, told in (
+        (("--set", "nasaa=true"), "unknown --set of pg-sb, 'nasaa'; did you mean 'nasa'?"),
+        (("--set", "nasa=1.5"), "nasa"),
+        (("--set", "nasa=true"), "holds the training of another plan"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            turbo.main(["--out", str(tmp_path), *words])
+        assert ended.value.code == 2
+        error = capsys.readouterr().err
+        assert told in error
+        assert error.count("\n") == 1
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["the first one"]
+
+
 def test_a_student_is_the_base_plus_its_pairs(tmp_path) -> None:
     teacher = tiny.folder("sd1", tmp_path / "teacher")
     base, rng = load_file(teacher / WEIGHTS), torch.Generator().manual_seed(0)
