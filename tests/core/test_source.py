@@ -18,7 +18,7 @@ FILES = {
     "deep/typed.py": "T = int\n",
     "data/words.py": "from importlib import resources\nwords = resources.files(__package__)\n",
     "data/words.txt": "one",
-    "found/__init__.py": 'import importlib\nall_of_them = [importlib.import_module(f"{__name__}.one")]\n',
+    "found/__init__.py": "from unconcept.core.registry import import_entries\nimport_entries(__name__)\n",
     "found/one.py": "x = 1\n",
     "entries/method.py": (
         """from typing import TYPE_CHECKING

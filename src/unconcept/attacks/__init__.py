@@ -1,8 +1,6 @@
 """The attacks, one file each. Importing the package finds the files, so a new attack edits no list."""
 
-import importlib
-import pkgutil
-
+from ..core.registry import import_entries
 from .registry import (
     ACCESS_LEVELS,
     ATTACK_COSTS,
@@ -19,8 +17,7 @@ from .registry import (
     why_out_of_reach,
 )
 
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")
+import_entries(__name__)
 
 __all__ = [
     "ACCESS_LEVELS",

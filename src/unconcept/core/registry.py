@@ -1,7 +1,11 @@
 """Named things: methods, scorers, recipes, concepts. One lookup with "did you mean" for all of them."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from .errors import PluginError, UnknownName
@@ -51,6 +55,14 @@ def _likeness(typed: str, known: str) -> float:
 def _words(text: str) -> list[str]:
     """The words of a text in lower case, without articles."""
     return [word for word in text.lower().split() if word not in ("a", "an", "the")]
+
+
+def import_entries(package: str) -> list[ModuleType]:
+    """Import each file of a package that is being imported, in order of their names, so that it registers what it has.
+
+    It is called as `import_entries(__name__)`: hashes of source look for that (`source.py`).
+    """
+    return [import_module(f"{package}.{file.name}") for file in iter_modules(sys.modules[package].__path__)]
 
 
 class Registry(Generic[_T]):

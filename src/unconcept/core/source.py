@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARY = __name__.split(".")[0]
-_FOUND_BY_NAME = b'import_module(f"{__name__}.'  # in an `__init__` that imports its sibling files by name
+_FOUND_BY_NAME = b"import_entries(__name__)"  # in an `__init__` that imports its sibling files by name
 BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")  # where statements stand in statements
 DATA = (".toml", ".txt")  # data files that a module reads through `importlib.resources`
 

@@ -1,8 +1,6 @@
 """The methods, one file each. Importing the package finds the files, so a new method edits no list."""
 
-import importlib
-import pkgutil
-
+from ..core.registry import import_entries
 from ..models.vision.paired_clip import VisionTextTower, VisionTextTowers
 from .registry import (
     NO_SERVICES,
@@ -19,8 +17,7 @@ from .registry import (
     methods,
 )
 
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")
+import_entries(__name__)
 
 __all__ = [
     "NO_SERVICES",

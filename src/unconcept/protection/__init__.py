@@ -1,8 +1,6 @@
 """Protections of pictures against personalisation, one file each. Importing the package finds the files."""
 
-import importlib
-import pkgutil
-
+from ..core.registry import import_entries
 from .registry import (
     PreparationCase,
     PreparedProtection,
@@ -14,8 +12,7 @@ from .registry import (
     protections,
 )
 
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")
+import_entries(__name__)
 
 __all__ = [
     "PreparationCase",

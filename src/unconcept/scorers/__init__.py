@@ -1,8 +1,6 @@
 """The scorers, which map images to raw scores, one file each. Importing the package finds the files."""
 
-import importlib
-import pkgutil
-
+from ..core.registry import import_entries
 from .registry import (
     NOTHING_LABEL,
     AgreementScorer,
@@ -17,8 +15,7 @@ from .registry import (
     scorers,
 )
 
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")
+import_entries(__name__)
 
 __all__ = [
     "NOTHING_LABEL",

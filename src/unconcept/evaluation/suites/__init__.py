@@ -3,8 +3,6 @@
 One file for each suite or a few related ones; files are found by name.
 """
 
-import importlib
-import pkgutil
+from ...core.registry import import_entries
 
-for _file in pkgutil.iter_modules(__path__):
-    importlib.import_module(f"{__name__}.{_file.name}")
+import_entries(__name__)

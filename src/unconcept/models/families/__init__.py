@@ -1,16 +1,14 @@
 """The registry of model families: each file has one `FamilySpec` and is found by itself, without a list."""
 
-import importlib
-import pkgutil
 from collections.abc import Callable, Sequence
 
 from ...core.errors import SettingsError, require
-from ...core.registry import Registry
+from ...core.registry import Registry, import_entries
 from ..family import Config, Family, FamilySpec
 
 families: Registry[FamilySpec] = Registry("family")
-for _file in pkgutil.iter_modules(__path__):
-    for _value in vars(importlib.import_module(f"{__name__}.{_file.name}")).values():
+for _file in import_entries(__name__):
+    for _value in vars(_file).values():
         if isinstance(_value, FamilySpec):
             families.register(_value.name)(_value)
 
