@@ -1,6 +1,6 @@
 """The search for the forget set that is hardest to erase: its projection, its weights, and a run that is killed."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 
 import pytest
@@ -29,8 +29,12 @@ from unconcept.evaluation.trials.forget_sets import (
     set_suite,
 )
 from unconcept.evaluation.worlds import world_of
-from unconcept.jobs.command_options import WorstCaseOptions
-from unconcept.jobs.searches.worst_case import plan_worst_case
+from unconcept.jobs.command_options import BenchOptions, EraseOptions, WorstCaseOptions
+from unconcept.jobs.erase_job import Job
+from unconcept.jobs.evaluate import plan_bench
+from unconcept.jobs.evaluate_job import EvaluationRun
+from unconcept.jobs.resolve import plan_job
+from unconcept.jobs.searches.worst_case import WorstCaseRun, plan_worst_case
 from unconcept.report.data_types import RateData
 from unconcept.report.forget_set_data import ForgetSetData, ForgetSetsData
 from unconcept.worlds.table import concept_table
@@ -153,9 +157,28 @@ def test_wrong_input_is_one_line_before_a_model_is_opened(tmp_path, monkeypatch,
         plan_worst_case(WorstCaseOptions(**{"concepts": NAMES, "size": 1, "out": tmp_path / "out", **given}))
 
 
-def test_no_option_of_a_run_is_dropped(tmp_path) -> None:
-    given = {"max_minutes": 5.0, "workers": 3, "ray": "auto", "ray_gpus": 0.5, "store": "s3://bucket/f"}
-    run = plan_worst_case(WorstCaseOptions(concepts=NAMES, size=1, out=tmp_path / "out", **given))
+def changed(value: object) -> object:
+    """Another value than an option's default."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else "s3://bucket/f"
+
+
+@pytest.mark.parametrize(
+    ("kind", "job", "planned", "chosen"),
+    [
+        (WorstCaseOptions, WorstCaseRun, plan_worst_case, {"concepts": NAMES, "size": 1, "by": "concept"}),
+        (EraseOptions, Job, lambda options: plan_job(options).job, {"concepts": NAMES, "method": "uce"}),
+        (BenchOptions, EvaluationRun, plan_bench, {"concepts": NAMES, "methods": "uce"}),
+    ],
+)
+def test_no_option_that_a_job_has_is_dropped(tmp_path, kind, job, planned, chosen) -> None:
+    """Whatever is not made of several options reaches the job as it was given."""
+    made = {"model", "config", "settings", "regularisers", "recipe", "edits", "measures", "out", *chosen}
+    names = {field.name for field in fields(kind)} & {field.name for field in fields(job)} - made
+    given = {field.name: changed(field.default) for field in fields(kind) if field.name in names}
+    assert len(given) > 8
+    run = planned(kind(**chosen, out=tmp_path / "out", **given))
     assert {name: getattr(run, name) for name in given} == given
 
 

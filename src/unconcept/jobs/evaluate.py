@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,9 @@ from ..evaluation.trials.trial import RunContext, image_pairs
 from ..methods import methods
 from ..report.environment import run_environment
 from ..report.forget_set_data import ForgetSetsData
-from .command_options import AttackOptions, BenchOptions, EvaluateOptions, SuiteOptions
+from .command_options import AttackOptions, BenchOptions, EvaluateOptions
 from .evaluate_job import EvaluationRun, OpenRun, open_run
-from .options import (
-    StrengthOptions,
-    paths,
-    texts,
-)
+from .options import paths, texts, values_for
 from .places.executors import run_executor
 from .places.stores import run_store
 from .privacy import may_keep_pictures, why_no_pictures
@@ -42,7 +38,7 @@ LADDER = "ladder"  # in place of an attack's name: all rungs of the ladder
 
 def plan_evaluation(options: EvaluateOptions) -> EvaluationRun:
     """Make the job of `unconcept evaluate` from its options."""
-    return _planned(options, edits=paths(options.edits), suite=options.suite, **_strength(options))
+    return _planned(options, edits=paths(options.edits))
 
 
 def plan_attack(options: AttackOptions) -> EvaluationRun:
@@ -57,8 +53,8 @@ def plan_attack(options: AttackOptions) -> EvaluationRun:
     else:
         message = f"--rung and --control are of the ladder, not of {options.name}: unconcept attack {LADDER} ..."
         require(not rungs and options.control is None, message, SettingsError)
-        more = {"attacks": ("*",) if options.name == "all" else (options.name,)}
-    return _planned(options, edits=edits, suite="attack", **more, **_strength(options))
+        more = {"attacks": ("*",) if options.name == "all" else (options.name,), "rungs": None}
+    return _planned(options, edits=edits, suite="attack", **more)
 
 
 def plan_bench(options: BenchOptions) -> EvaluationRun:
@@ -68,19 +64,13 @@ def plan_bench(options: BenchOptions) -> EvaluationRun:
     else:
         named = [name.strip() for name in options.methods.split(",")]
         names = [name if name in FILTERS else methods[name].name for name in named]
-    return _planned(options, methods=tuple(names), edits=paths(options.edits), suite=options.suite)
-
-
-def _strength(options: StrengthOptions) -> dict[str, Any]:
-    return {field.name: getattr(options, field.name) for field in fields(StrengthOptions)}
+    return _planned(options, methods=tuple(names), edits=paths(options.edits))
 
 
 def _planned(options: EvaluateOptions | AttackOptions | BenchOptions, **more: Any) -> EvaluationRun:
-    """Make a job from the options that all three commands share."""
-    shared = {field.name: getattr(options, field.name) for field in fields(SuiteOptions)}
-    del shared["concepts_file"]
-    shared["measures"] = texts(options.measures)
-    return EvaluationRun(**{**shared, "model": options.model, "concepts": options.names, **more})
+    """Make a job from the options of a command, and what is made of them."""
+    more = {"concepts": options.names, "measures": texts(options.measures), **more}
+    return EvaluationRun(**{**values_for(EvaluationRun, options), **more})
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ The string under a field is also the help of its flag.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -282,6 +282,12 @@ class TrainingChoices:
     """Probability of erasing a random rectangle of each training sample."""
     dom: Annotated[float | None, Flag(metavar="SHARE", show_default=False)] = None
     """Skip training steps whose loss is below this share of the first loss."""
+
+
+def values_for(job: type, options: Any) -> dict[str, Any]:
+    """The values of those options that a job has a field for, by its name: a new option is passed on by itself."""
+    given = {field.name for field in fields(options)}
+    return {field.name: getattr(options, field.name) for field in fields(job) if field.name in given}
 
 
 def texts(given: Texts) -> tuple[str, ...]:

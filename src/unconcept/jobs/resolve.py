@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..training.options import TrainingOptions
 from ..worlds.recipes import current_recipe
 from .command_options import EraseOptions
 from .erase_job import Job
-from .options import TrainingChoices, texts
+from .options import TrainingChoices, texts, values_for
 
 _DEFAULT_METHOD = "uce"
 _FOLDER_LENGTH = 80  # of the default output folder's name; fifty concepts would make more than a file system takes
@@ -54,29 +54,18 @@ def plan_job(options: EraseOptions, for_any_kind: bool = False) -> JobPlan:
     spec = world.draw_spec(None, batch_size=options.batch_size)
     sizes = GroupSizes(seed=options.seed).with_limit(options.limit)
     changed = {**_changed(spec, world.draw_spec(None)), **_changed(sizes, GroupSizes())}
-    job = Job(
-        ask,
-        options.out or _default_folder(options.names),
-        loaded.method or "",
-        layered_values(settings),
-        model=options.model,
-        regularisers=layered_values(regularisers),
-        device=options.device,
-        dtype=options.dtype,
-        strength=options.strength,
-        amplify=options.amplify,
-        report=options.report,
-        overwrite=options.overwrite,
-        judge=options.judge,
-        method_judge=options.method_judge,
-        sizes=sizes,
-        spec=spec,
-        options=build_settings(TrainingOptions, layered_values(trainings), "training option"),
-        recipe=Path(recipe).name if recipe else None,
-        store=options.store,
-        store_pictures=options.store_pictures,
-        weights=options.weights,
-    )
+    made = {
+        "ask": ask,
+        "out": options.out or _default_folder(options.names),
+        "method": loaded.method or "",
+        "settings": layered_values(settings),
+        "regularisers": layered_values(regularisers),
+        "sizes": sizes,
+        "spec": spec,
+        "options": build_settings(TrainingOptions, layered_values(trainings), "training option"),
+        "recipe": Path(recipe).name if recipe else None,
+    }
+    job = Job(**{**values_for(Job, options), **made})
     return JobPlan(job, reasons, request, settings, trainings, regularisers, merge_layers(("flag", changed)))
 
 
@@ -123,7 +112,7 @@ def _request_of(options: EraseOptions) -> dict[str, Any]:
 
 
 def _training_of(options: TrainingChoices) -> dict[str, Any]:
-    return {field.name: getattr(options, field.name) for field in fields(TrainingChoices)}
+    return values_for(TrainingChoices, options)
 
 
 def _default_folder(names: tuple[str, ...]) -> Path:

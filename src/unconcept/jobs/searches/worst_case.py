@@ -28,6 +28,7 @@ from ...worlds.table import table_of
 from ..command_options import WorstCaseOptions
 from ..evaluate import Measured, measure
 from ..evaluate_job import EvaluationRun, OpenRun, open_run
+from ..options import values_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,32 +53,15 @@ def plan_worst_case(options: WorstCaseOptions) -> WorstCaseRun:
     concepts = candidates
     if options.by == "prompt":
         concepts = tuple(dict.fromkeys(concept_of_prompt(text, table)[0] for text in candidates))
-    return WorstCaseRun(
-        concepts=concepts,
-        joint_requests=(concepts,),
-        out=options.out,
-        overwrite=options.overwrite,
-        model=options.model,
-        device=options.device,
-        dtype=options.dtype,
-        variants=(_variant(options),),
-        suite="erase",
-        judge=options.judge,
-        limit=options.limit,
-        store_pictures=options.store_pictures,
-        batch_size=options.batch_size,
-        seed=options.seed,
-        max_minutes=options.max_minutes,
-        workers=options.workers,
-        ray=options.ray,
-        ray_gpus=options.ray_gpus,
-        store=options.store,
-        candidates=candidates,
-        by=options.by,
-        loss=options.loss,
-        search=search,
-        random=options.random,
-    )
+    made = {
+        "concepts": concepts,
+        "joint_requests": (concepts,),
+        "variants": (_variant(options),),
+        "suite": "erase",
+        "candidates": candidates,
+        "search": search,
+    }
+    return WorstCaseRun(**{**values_for(WorstCaseRun, options), **made})
 
 
 def _variant(options: WorstCaseOptions) -> Variant:
