@@ -24,6 +24,7 @@ from ...evaluation.sampling import require_text_length
 from ...evaluation.tasks.edited_model import EditedModel
 from ...evaluation.worlds import recipe_settings, world_of
 from ...models import ModelView
+from ...models.families import undefined_for
 from ...models.images import read_picture
 from ...prompts.safety import require_drawable
 from ...protection import Protection, ProtectionCase, ProtectionInfo, protect_picture, protections
@@ -82,7 +83,7 @@ def open_protect(options: ProtectOptions) -> OpenProtect:
     budget = open_budget(options.distance, options.budget, options.psnr)
     subject = EditedModel(str(options.model), device=options.device, dtype=options.dtype)
     model = subject.base()
-    message = f"{info.name} is not defined for {model.family} models: it is for {', '.join(info.families)}"
+    message = undefined_for(info.name, model.family, info.families)
     require(model.family in info.families, message, RecipeError)
     require_text_length(model, [options.text])
     given = read_given_pictures(paths(options.pictures), model)
