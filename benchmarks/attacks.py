@@ -17,6 +17,7 @@ from benchmarks.attack_sections import Section
 from benchmarks.attacked_edits import AttackedEdit, ledger_edits, method_edits
 from benchmarks.attacks_page import page
 from benchmarks.kept import FOLDER, present_basis
+from benchmarks.measuring import page_parser
 from benchmarks.report_concepts import seed_concepts
 from benchmarks.variants import HEADLINE, rivals
 from unconcept.cli.console import quiet_libraries
@@ -110,17 +111,12 @@ def _is_rung(name: str) -> bool:
 
 def main() -> None:
     known = parts()
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser = page_parser(__doc__, OUT)
     parser.add_argument(
         "--tables", default=",".join(known), help=f"separated by commas, {', '.join(known)}; every one by default"
     )
     parser.add_argument("--methods", help="rows to measure, separated by commas; every one by default")
     parser.add_argument("--attacks", help="rungs or attacks to try, separated by commas; every one by default")
-    parser.add_argument("--max-minutes", type=float, help="start nothing new after this; the same command goes on")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of what is under way")
-    parser.add_argument("--kept", type=Path, default=FOLDER, help="folder of finished cells")
-    parser.add_argument("--from-kept", action="store_true", help="measure nothing, only write the page")
     args = parser.parse_args()
     asked = args.tables.split(",")
     if unknown := set(asked) - known.keys():

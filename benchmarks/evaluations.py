@@ -6,13 +6,12 @@ command goes on after being stopped, on another machine too. Hours and pictures 
 writes the page.
 """
 
-import argparse
 from pathlib import Path
 
 from benchmarks.evaluation_suites import PROTOCOLS, Protocol
 from benchmarks.evaluations_page import Found, page
 from benchmarks.kept import FOLDER, present_basis
-from benchmarks.measuring import measure
+from benchmarks.measuring import measure, page_parser
 from benchmarks.variants import HEADLINE, rivals
 from unconcept.cli.console import quiet_libraries
 
@@ -39,16 +38,11 @@ def write_page(docs: Path, folder: Path = FOLDER) -> None:
 
 def main() -> None:
     known = {protocol.suite: protocol for protocol in PROTOCOLS}
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--docs", type=Path, default=Path("docs"))
+    parser = page_parser(__doc__, OUT)
     parser.add_argument("--suites", default=",".join(known), help="separated by commas; every one by default")
     parser.add_argument(
         "--methods", default=",".join(HEADLINE), help=f"separated by commas, or all; {', '.join(HEADLINE)} by default"
     )
-    parser.add_argument("--max-minutes", type=float, help="start nothing new after this; the same command goes on")
-    parser.add_argument("--out", type=Path, default=OUT, help="folder of what is under way")
-    parser.add_argument("--kept", type=Path, default=FOLDER, help="folder of finished trials")
-    parser.add_argument("--from-kept", action="store_true", help="measure nothing, only write the page")
     args = parser.parse_args()
     asked = args.suites.split(",")
     if unknown := set(asked) - known.keys():

@@ -1,6 +1,7 @@
 """Measures what a table lacks, a variant after the other, and keeps it in the repository."""
 
 import time
+from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,17 @@ class Table:
         trials, others = kept_trials(self.suite, present_basis(self.model), self.folder, self.limit, self.seed)
         found, past = current_trials(trials, self.variants(None), self.requests, self.model)
         return found, [*others, *past]
+
+
+def page_parser(about: str, out: Path) -> ArgumentParser:
+    """The options of a benchmark that keeps what it measures and writes a page of it; `about` says what it is."""
+    parser = ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--docs", type=Path, default=Path("docs"), help="folder of the page")
+    parser.add_argument("--max-minutes", type=float, help="start nothing new after this; the same command goes on")
+    parser.add_argument("--out", type=Path, default=out, help="folder of what is under way")
+    parser.add_argument("--kept", type=Path, default=FOLDER, help="folder of what is finished")
+    parser.add_argument("--from-kept", action="store_true", help="measure nothing, only write the page")
+    return parser
 
 
 def measure(chosen: Sequence[Table], methods: str | None, max_minutes: float | None, out: Path) -> None:

@@ -162,3 +162,11 @@ def test_an_unknown_suite_is_refused(monkeypatch, capsys) -> None:
         evaluations.main()
     assert ended.value.code == 2
     assert "no suite 'none'" in capsys.readouterr().err
+
+
+def test_the_page_is_written_of_what_is_kept_alone(tmp_path, monkeypatch) -> None:
+    words = ["evaluations", "--from-kept", "--kept", str(tmp_path / "kept"), "--docs", str(tmp_path / "docs")]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(evaluations, "measure", lambda *given: pytest.fail("measured"))
+    evaluations.main()
+    assert [path.name for path in (tmp_path / "docs").iterdir()] == ["evaluations.md"]
