@@ -40,14 +40,18 @@ saw a drawn picture. Agreement: of the same picture, both say that it shows what
 does not. "Target found
 elsewhere": by the classifier, in pictures of the unedited model drawn for something else. One UCE edit a concept; \
 exact 95 % intervals.
-This is `moji`: on no other model was it measured.
+This is `moji` 2: on no other model was it measured.
+
+`diffusion-probe=FOLDER` judges by the unedited model's own features (DDAE, arXiv:2303.09769): a linear probe, fitted on \
+the pictures in a folder for
+each label, a quarter of which it does not see. It answers one of the labels, never "nothing", and is refused where it \
+is right of fewer than
+80 % of the pictures that were held out. No figures of it on `moji` are kept.
 
 """
 AGREEMENT = """{count} `report` concepts ({names}), drawn by hash; seeds from 1,000,000 on. Seconds are the CPU's, \
 of one core, in the
-median. A first run on them (91.3 % of unedited pictures) showed that a prompt with another word for the concept lent
-candidates none of its words; that is mended, and the settings were chosen anew, on tune concepts alone.
-Made by `python -m benchmarks.own_word`.
+median. Made by `python -m benchmarks.own_word`.
 
 """
 

@@ -35,19 +35,19 @@ _PLAIN_FORMS = {"object": ("a ", ""), "style": ("", " style")}  # around a label
 
 @dataclass(frozen=True)
 class ClassifierSettings:
-    """Settings of the classifier. Defaults: the cheapest that reached the goals on tune concepts (docs/judge.md)."""
+    """Settings of the classifier. Defaults: those that agreed most with moji-judge on tune concepts (docs/judge.md)."""
 
     draws: tuple[int, ...] = (1, 9)
     """Pairs of timestep and noise for each candidate after each stage; each an odd multiple of the one before."""
     keep: int = 1
     """Candidates that a stage leaves to the next, beside those asked for and the general texts."""
-    earliest: float = 0.05
+    earliest: float = 0.21
     """Start of the timesteps, as a share of the schedule."""
-    latest: float = 0.53
+    latest: float = 0.69
     """End of the timesteps, as a share of the schedule."""
     neighbours: int = 3
     """Labels nearest to the one asked for that are candidates too."""
-    threshold: float = 0.5
+    threshold: float = 1.0
     """Standard errors by which the best candidate must beat the general texts; below, none of them is shown."""
 
     def __post_init__(self) -> None:
