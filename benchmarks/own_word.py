@@ -42,10 +42,10 @@ elsewhere": by the classifier, in pictures of the unedited model drawn for somet
 exact 95 % intervals.
 This is `moji` 2: on no other model was it measured.
 
-`diffusion-probe=FOLDER` judges by the unedited model's own features (DDAE, arXiv:2303.09769): a linear probe, fitted on \
-the pictures in a folder for
-each label, a quarter of which it does not see. It answers one of the labels, never "nothing", and is refused where it \
-is right of fewer than
+`diffusion-probe=FOLDER` judges by the unedited model's own features (DDAE, arXiv:2303.09769): a linear \
+probe, fitted on the pictures in a folder for
+each label, a quarter of which it does not see. It answers one of the labels, never "nothing", and is refused \
+where it is right of fewer than
 80 % of the pictures that were held out. No figures of it on `moji` are kept.
 
 """

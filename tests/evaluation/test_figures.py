@@ -10,9 +10,9 @@ from tests import tiny
 from unconcept.core.request import RequestSpec
 from unconcept.erasing.make_edit import make_edit
 from unconcept.erasing.request_defaults import resolve_request
+from unconcept.linalg.cholesky import stable_cholesky
 from unconcept.linalg.conditions import condition_figure
 from unconcept.linalg.low_rank import numerical_rank
-from unconcept.linalg.cholesky import stable_cholesky
 from unconcept.methods import methods
 from unconcept.report.data import ReportData
 
