@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LIBRARY = __name__.split(".")[0]
-_FOUND_BY_NAME = b"import_entries(__name__)"  # in an `__init__` that imports its sibling files by name
+# In an `__init__` that imports its sibling files by name: all of them, or the one that is wanted.
+_FOUND_BY_NAME = (b"import_entries(__name__)", b'import_module(f"{__name__}.')
 BLOCKS = ("body", "cases", "handlers", "orelse", "finalbody")  # where statements stand in statements
 DATA = (".toml", ".txt")  # data files that a module reads through `importlib.resources`
 
@@ -88,7 +89,7 @@ def _imports(module: str, packages: frozenset[str]) -> tuple[str, ...]:
 
 def _found_by_name(module: str) -> Iterator[str]:
     file = _file(module)
-    if file is not None and file.name == "__init__.py" and _FOUND_BY_NAME in file.read_bytes():
+    if file is not None and file.name == "__init__.py" and any(call in file.read_bytes() for call in _FOUND_BY_NAME):
         yield from (f"{module}.{path.stem}" for path in sorted(file.parent.glob("*.py")) if path != file)
 
 
