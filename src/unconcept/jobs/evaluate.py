@@ -28,10 +28,11 @@ from ..report.environment import run_environment
 from ..report.forget_set_data import ForgetSetsData
 from .command_options import AttackOptions, BenchOptions, EvaluateOptions
 from .evaluate_job import EvaluationRun, OpenRun, open_run
-from .options import paths, texts, values_for
+from .options import paths, texts
 from .places.executors import run_executor
 from .places.stores import run_store
 from .privacy import may_keep_pictures, why_no_pictures
+from .resolve import values_for
 
 LADDER = "ladder"  # in place of an attack's name: all rungs of the ladder
 

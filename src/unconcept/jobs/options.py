@@ -4,7 +4,7 @@ The string under a field is also the help of its flag.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -142,9 +142,7 @@ class MethodJudgeOptions:
     """The judge of methods that look at pictures."""
 
     method_judge: Annotated[str | None, Flag(show_default=False)] = None
-    """Judge that the method may ask while it works, for uce-debias and slug; never the one that grades. An embedded
-    model has one of its own for methods.
-    """
+    """Judge that uce-debias and slug may ask, never the one that grades.  [default: an embedded model's own]"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,12 +280,6 @@ class TrainingChoices:
     """Probability of erasing a random rectangle of each training sample."""
     dom: Annotated[float | None, Flag(metavar="SHARE", show_default=False)] = None
     """Skip training steps whose loss is below this share of the first loss."""
-
-
-def values_for(job: type, options: Any) -> dict[str, Any]:
-    """The values of those options that a job has a field for, by its name: a new option is passed on by itself."""
-    given = {field.name for field in fields(options)}
-    return {field.name: getattr(options, field.name) for field in fields(job) if field.name in given}
 
 
 def texts(given: Texts) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..training.options import TrainingOptions
 from ..worlds.recipes import current_recipe
 from .command_options import EraseOptions
 from .erase_job import Job
-from .options import TrainingChoices, texts, values_for
+from .options import TrainingChoices, texts
 
 _DEFAULT_METHOD = "uce"
 _FOLDER_LENGTH = 80  # of the default output folder's name; fifty concepts would make more than a file system takes
@@ -121,3 +121,9 @@ def _default_folder(names: tuple[str, ...]) -> Path:
 
 def _changed(one: DrawSpec | GroupSizes, default: DrawSpec | GroupSizes) -> dict[str, Any]:
     return {name: value for name, value in vars(one).items() if value != vars(default)[name]}
+
+
+def values_for(job: type, options: Any) -> dict[str, Any]:
+    """The values of those options that a job has a field for, by its name: a new option is passed on by itself."""
+    given = {field.name for field in fields(options)}
+    return {field.name: getattr(options, field.name) for field in fields(job) if field.name in given}

@@ -44,8 +44,7 @@ def judged_services(
         counter = open_attribute_counter(model, _among(judge, ()), spec, store, chosen.request.kind, seed, tell)
     if "presence_judge" in info.uses and (asked := _among(judge, suite.checks(names))):
         presence = PresenceRate(model, asked, checks_of, spec, store, seed, tell)
-    asks = judge is not None and (counter or presence)
-    return MethodServices(counter, presence, adviser=judge_weights(judge) if judge is not None and asks else "")
+    return MethodServices(counter, presence, adviser=adviser_of([info.name], judge))
 
 
 def adviser_of(names: Iterable[str], judge: Judge | None) -> str:

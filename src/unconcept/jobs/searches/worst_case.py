@@ -28,7 +28,7 @@ from ...worlds.table import table_of
 from ..command_options import WorstCaseOptions
 from ..evaluate import Measured, measure
 from ..evaluate_job import EvaluationRun, OpenRun, open_run
-from ..options import values_for
+from ..resolve import values_for
 
 
 @dataclass(frozen=True, kw_only=True)

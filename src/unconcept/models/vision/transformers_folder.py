@@ -22,7 +22,7 @@ def load_network(
     import transformers  # The import takes seconds.
     from transformers.utils import logging
 
-    require(folder.is_dir(), f"{folder}: give the folder of an {what} that transformers wrote", ModelError)
+    require(folder.is_dir(), f"{folder}: it is no folder; give that of the {what}", ModelError)
     require_own_files(folder, ModelError)
     weight_files(folder)  # Raises an error on pickles, and on a folder without weights.
     logging.disable_progress_bar()
