@@ -1,9 +1,12 @@
-"""The main job on an object, a style and a harmful object: `make demo`."""
+"""The main job on an object, a style and a harmful object: `make demo`.
+
+What was drawn is kept until the end, so the same command goes on after being stopped; a finished demo is drawn anew.
+"""
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from unconcept.cli.console import EXIT_FAILED, exit_codes, print_table, progress, quiet_libraries
 
@@ -12,7 +15,7 @@ MOST_LEFT = 0.10  # of a target's pictures that may still show it
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("out/demo"))
     out: Path = parser.parse_args().out
     quiet_libraries()
@@ -22,12 +25,12 @@ def main() -> None:
     from unconcept.jobs.erase import erase
     from unconcept.jobs.resolve import plan_job
 
-    rows, reports, left, found = [], [], [], []
+    rows, reports, left, found, drawn = [], [], [], [], out / "drawn"
     for concept in CONCEPTS:
         print(f"erasing {concept!r} from moji", flush=True)
         folder = out / concept.replace(" ", "-")
-        with exit_codes(), progress(quiet=False) as tell, TemporaryDirectory() as store:  # Every demo is drawn anew.
-            options = EraseOptions(concepts=concept, out=folder, overwrite=True, store=Path(store))
+        with exit_codes(), progress(quiet=False) as tell:
+            options = EraseOptions(concepts=concept, out=folder, overwrite=True, store=drawn)
             outcome = erase(plan_job(options).job, tell)
         found += outcome.report.findings
         groups = {row.group: row for row in group_rows(outcome.report.findings[0])}
@@ -40,6 +43,7 @@ def main() -> None:
         left += [f"{concept}: {outcome.failures[0]}"] if outcome.failures else []
         if groups["direct"].after.value > MOST_LEFT:
             left.append(f"{concept} is still drawn in {groups['direct'].after.value:.0%} of its prompts")
+    shutil.rmtree(drawn)
     columns = ("erased", "target", "synonyms", "near", "far", "other styles", "nothing", "s edit / all", "bytes")
     print_table("Share of pictures that show what the prompt asks, before -> after (pictures)", columns, rows)
     print(judge_calibration(found))

@@ -7,11 +7,12 @@ import tomllib
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import accelerator, accelerator_shapes, known_faults, sampler_pictures, text_streams, tuning
+from benchmarks import accelerator, accelerator_shapes, demo, known_faults, sampler_pictures, text_streams, tuning
 from benchmarks.bare_calls import step_seconds
 from benchmarks.growth import exponent
 from benchmarks.names import names
@@ -238,3 +239,16 @@ def test_a_row_a_way_and_a_column_a_question() -> None:
     assert cells == [["100.0%"] * 5, ["100.0%", "0.0%", "100.0%", "50.0%", "0.0%"]]
     only = {text: own for text, own in asked.items() if own[0].by == "left"}
     assert sampler_pictures.table(kept, ways, only).splitlines()[2].startswith("| euler/20/4 |  |  |  | 100.0%")
+
+
+def test_a_demo_that_is_stopped_keeps_what_it_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(job: SimpleNamespace, _: object) -> None:
+        job.store.mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unconcept.jobs.resolve.plan_job", lambda options: SimpleNamespace(job=options))
+    monkeypatch.setattr("unconcept.jobs.erase.erase", stopped)
+    monkeypatch.setattr("sys.argv", ["demo", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        demo.main()
+    assert (tmp_path / "drawn").is_dir()
