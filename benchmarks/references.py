@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.kept import FOLDER, Row, read_rows, write_rows
+from benchmarks.recipe_edits import recipe_edit
 from benchmarks.reference_labels import BASELINES, OTHER_WORD
 from benchmarks.reference_models import (
     NEVER,
@@ -27,12 +28,12 @@ from benchmarks.reference_models import (
     open_references,
 )
 from unconcept.cli.console import EXIT_FAILED, exit_codes, quiet_libraries
+from unconcept.worlds.registry import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from benchmarks.reference_measures import ConceptMeasures
-    from unconcept.edits import Edit
     from unconcept.evaluation.tasks.edit_task import Variant
 
 PLACE = FOLDER / "references"
@@ -62,22 +63,6 @@ def cells(concepts: Sequence[str], methods: str | None, models: Collection[str])
     return found + [Cell(f"{arm.label} on W1", concept, "W1", arm) for arm in on_never for concept in concepts]
 
 
-def make_reference_edit(cell: Cell, references: References) -> "Edit":
-    """Erase the concept from the cell's model, on the table's request, under the method's recipe."""
-    from unconcept.core.request import RequestSpec
-    from unconcept.erasing.make_edit import make_edit
-    from unconcept.evaluation.worlds import world_of
-    from unconcept.methods import MethodServices
-    from unconcept.worlds.registry import DEFAULT_MODEL
-
-    assert cell.variant is not None
-    world = world_of(DEFAULT_MODEL)
-    chosen = world.request(RequestSpec((cell.concept,)))
-    settings = cell.variant.settings_for(chosen.request.kind)
-    services = MethodServices(vision_towers=world.vision_towers)
-    return make_edit(references.views[cell.model], chosen, cell.variant.method, settings, services)
-
-
 def measure_cell(cell: Cell, references: References, measures: "ConceptMeasures", place: Path = PLACE) -> Row:
     """The row of a cell; its pictures are written beside the rows."""
     begun, view = time.process_time(), references.views[cell.model]
@@ -91,7 +76,7 @@ def measure_cell(cell: Cell, references: References, measures: "ConceptMeasures"
         own, pictures = measures.row(view, nullcontext)
         row |= own | {"pictures": keep_pictures(place, cell, pictures)}
     else:
-        edit = make_reference_edit(cell, references)
+        edit = recipe_edit(view, cell.variant, cell.concept, DEFAULT_MODEL)
         own, pictures = measures.row(view, lambda: edit.applied(view))
         row |= own | {"pictures": keep_pictures(place, cell, pictures)}
         row |= {"method": cell.variant.method, "beside": not edit.can_bake(), "edit": edit.hash[:12]}
@@ -118,7 +103,6 @@ def picture_strip(pictures: "Tensor") -> "Tensor":
 def basis_of(references: References, sizes: Any) -> Row:
     """What kept rows stand on."""
     from unconcept.evaluation.worlds import world_of
-    from unconcept.worlds.registry import DEFAULT_MODEL
     from unconcept.worlds.table import concept_table
 
     judge = world_of(DEFAULT_MODEL).judge
@@ -166,7 +150,7 @@ def measure(args: argparse.Namespace, place: Path = PLACE) -> int:
     """Measure what no kept row tells; how many rows are missing then."""
     from benchmarks.reference_measures import ConceptMeasures, MeasureSizes
     from unconcept.evaluation.worlds import world_of
-    from unconcept.worlds.registry import DEFAULT_MODEL, JUDGE_WEIGHTS
+    from unconcept.worlds.registry import JUDGE_WEIGHTS
     from world.artwork import load
     from world.score import load_judge
 

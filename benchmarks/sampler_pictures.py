@@ -88,7 +88,8 @@ def draw_and_judge(model: "ModelView", way: DrawingWay, asked: Mapping[str, Sequ
     judge, spec = JudgeScore(), DrawSpec(way.steps, way.guidance, _AT_ONCE, way.sampler)
     with ExitStack() as stack:
         if way.steering:
-            stack.enter_context(_steering(model, way.steering).applied(model))
+            names = tuple(entry.name for entry in concept_table().objects)
+            stack.enter_context(steering(model, way.steering, names).applied(model))
         pictures = draw_prompts(model, [checks[0].prompt for checks in asked.values()], spec)
     rows = judge.score(pictures, ["scene"] * len(pictures))
     return {
@@ -97,15 +98,14 @@ def draw_and_judge(model: "ModelView", way: DrawingWay, asked: Mapping[str, Sequ
     }
 
 
-def _steering(model: "ModelView", name: str) -> "Edit":
-    """The edit of a method that keeps concepts: of all objects."""
+def steering(model: "ModelView", name: str, kept: tuple[str, ...]) -> "Edit":
+    """The edit of a method that keeps these concepts in pictures, with its recipe."""
     from unconcept.core.request import Request
     from unconcept.evaluation.tasks.edit_task import variant_of_method
     from unconcept.methods import methods
 
-    names = tuple(entry.name for entry in concept_table().objects)
     settings = variant_of_method(name, model.name).settings
-    return methods[name].settings(**settings).erase(model, Request(names, ("",) * len(names), ()))
+    return methods[name].settings(**settings).erase(model, Request(kept, ("",) * len(kept), ()))
 
 
 def measure(model: "ModelView", way: DrawingWay, asked: Mapping[str, list[Check]], file: Path, until: float) -> bool:

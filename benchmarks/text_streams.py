@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.recipe_edits import recipe_edit
 from unconcept.core.output_folder import atomic_file
 from unconcept.metrics.intervals import wilson
 from unconcept.prompts.checks import GroupSizes, Prompt
@@ -54,14 +55,11 @@ def what_is_seen(model: "ModelView", states: str, pooled: str, asked: Sequence[A
 
 def seen_after_edit(model: "ModelView", method: str, asked: Sequence[Asked]) -> list[str]:
     """The same of target captions on both sides, each after the target was erased by a method with its recipe."""
-    from unconcept.core.request import RequestSpec
-    from unconcept.erasing.make_edit import make_edit
     from unconcept.evaluation.tasks.edit_task import variant_of_method
-    from unconcept.evaluation.worlds import world_of
 
-    world, settings, found = world_of(model.name), variant_of_method(method, model.name).settings, []
+    found: list[str] = []
     for one in asked:
-        edit = make_edit(model, world.request(RequestSpec((one[0].name,))), method, settings)
+        edit = recipe_edit(model, variant_of_method(method, model.name), one[0].name, model.name)
         with edit.applied(model):
             found += what_is_seen(model, "target", "target", [one])
     return found

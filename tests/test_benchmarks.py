@@ -12,7 +12,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import accelerator, accelerator_shapes, demo, known_faults, sampler_pictures, text_streams, tuning
+from benchmarks import (
+    accelerator,
+    accelerator_shapes,
+    demo,
+    known_faults,
+    sampler_pictures,
+    steered_edits,
+    text_streams,
+    tuning,
+)
 from benchmarks.bare_calls import step_seconds
 from benchmarks.growth import exponent
 from benchmarks.names import names
@@ -239,6 +248,18 @@ def test_a_row_a_way_and_a_column_a_question() -> None:
     assert cells == [["100.0%"] * 5, ["100.0%", "0.0%", "100.0%", "50.0%", "0.0%"]]
     only = {text: own for text, own in asked.items() if own[0].by == "left"}
     assert sampler_pictures.table(kept, ways, only).splitlines()[2].startswith("| euler/20/4 |  |  |  | 100.0%")
+
+
+def test_a_pair_has_an_erased_object_and_one_beside_it_and_a_row_of_all_captions() -> None:
+    pairs = steered_edits.asked_pairs(12)
+    assert pairs
+    assert all(concept_table()[left.concept].erasable and left.by == "left" for left, _ in pairs)
+    assert all(left.prompt == right.prompt and right.by == "right" for left, right in pairs)
+    whole = {left.prompt.text: [False, True] for left, _ in pairs}
+    part = dict(list(whole.items())[1:])
+    (row,) = steered_edits.table({"uce/a-star": whole, "rece/": part}, pairs).splitlines()[2:]
+    assert row.startswith("| uce | a-star | 0.0%")
+    assert "| 100.0%" in row
 
 
 def test_a_demo_that_is_stopped_keeps_what_it_drew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
