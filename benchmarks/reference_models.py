@@ -1,23 +1,26 @@
 """The models of `world.references` as they are opened and gated before anything is measured against them.
 
-Models of another course, table or artwork are refused, and a concept that the untouched models do not draw, or that
-those draw which never saw it, is void.
+Models of another course, table or artwork are refused. A concept is void if the untouched models do not draw it, if
+those draw it which never saw it, or if the measures do not tell the two kinds apart.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unconcept.core.errors import RequestError, require
+from unconcept.metrics.intervals import wilson
+from unconcept.metrics.paired_tests import SIGNIFICANCE
 
 if TYPE_CHECKING:
     from unconcept.models import ModelView
 
 SAW, NEVER = ("A", "B"), ("W1", "W2")
 EXTRA = "W1d"  # need not be there
-DRAWS_THE_WORLD, DRAWS_IT, NEVER_DRAWS_IT = 0.8, 0.8, 0.1  # the gate
+DRAWS_THE_WORLD, DRAWS_IT, NEVER_DRAWS_IT = 0.8, 0.9, 0.1  # the gate
+CEILING_OVER_FLOOR = 3.0  # least d(A, W2) / d(W1, W2) on what is drawn for the concept
 ASKED, CHECKED = 100, 24  # captions of the gate, and prompts of each concept
 
 Count = list[int]  # hits, of how many
@@ -94,24 +97,42 @@ def _gate(view: "ModelView", concepts: Sequence[str]) -> dict[str, Count]:
 
 
 def gate_failure(gates: Gates) -> str | None:
-    """Why the models serve for nothing; None if those that saw everything draw the world."""
+    """Why the models serve for nothing; None if those that saw everything draw the world, and no model worse."""
     for name in SAW:
         for part in ("objects", "styles"):
             share = _share(gates[name][part])
             if share < DRAWS_THE_WORLD:
                 return f"{name} draws {share:.0%} of {part}, less than {DRAWS_THE_WORLD:.0%}"
+    for part in ("objects", "styles"):
+        ranges = {name: wilson(*gates[name][part]) for name in (*SAW, *NEVER)}
+        least, most = min(ranges, key=lambda name: ranges[name].high), max(ranges, key=lambda name: ranges[name].low)
+        if ranges[least].high < ranges[most].low:
+            return f"{least} draws {part} worse than {most} ({ranges[least]} and {ranges[most]})"
     return None
 
 
 def void_reason(gates: Gates, concept: str) -> str | None:
     """Why a concept is void; None if it counts."""
-    drawn = _share(gates["A"][concept])
-    if drawn < DRAWS_IT:
-        return f"A draws it in {drawn:.0%}, less than {DRAWS_IT:.0%}"
+    for name in SAW:
+        share = _share(gates[name][concept])
+        if share < DRAWS_IT:
+            return f"{name} draws it in {share:.0%}, less than {DRAWS_IT:.0%}"
     for name in NEVER:
         share = _share(gates[name][concept])
         if share > NEVER_DRAWS_IT:
             return f"{name}, which never saw it, draws it in {share:.0%}, more than {NEVER_DRAWS_IT:.0%}"
+    return None
+
+
+def control_failure(untouched: Mapping[str, Any], never: Mapping[str, Any]) -> str | None:
+    """Why the rows of A and W1 leave a concept void; None if the measures tell the two apart."""
+    ceiling, floor = (row["distances"]["direct"][-1] for row in (untouched, never))
+    if ceiling < CEILING_OVER_FLOOR * floor:
+        return f"A is {ceiling / floor:.1f} times as far from W2 as W1 is, less than {CEILING_OVER_FLOOR:g} times"
+    if untouched["strangers"]["p"] > SIGNIFICANCE:
+        return "the strangers' test does not reject for A, which saw it"
+    if never["strangers"]["p"] <= SIGNIFICANCE:
+        return "the strangers' test rejects for W1, which never saw it"
     return None
 
 

@@ -5,7 +5,7 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.reference_labels import BASELINES, NEVER_SAW, OTHER_WORD, UNTOUCHED
-from benchmarks.reference_models import NEVER, SAW, Gates, gate_failure, void_reason
+from benchmarks.reference_models import NEVER, SAW, Gates, control_failure, gate_failure, void_reason
 from unconcept.core.errors import DataError
 from unconcept.evaluation.references.relearning import steps_until
 from unconcept.metrics.never_saw import Saving, relative_position, relearning_saving
@@ -54,13 +54,14 @@ def page(basis: Row, gates: Gates, rows: Sequence[Row]) -> tuple[str, str]:
     sizes = basis["sizes"]
     head = _HEAD.format(judged=sizes["judged"], steps=sizes["steps"], gone=GONE, low=NEAR_NEVER, high=NEAR_UNTOUCHED)
     names = [name for name in gates["A"] if name not in ("objects", "styles")]
-    counted = [name for name in names if void_reason(gates, name) is None]
+    void = void_reasons(gates, names, rows)
+    counted = [name for name in names if name not in void]
     by_label: dict[str, list[Row]] = {}
     for row in rows:
         if row["concept"] in counted:
             by_label.setdefault(row["label"], []).append(row)
     methods = [label for label in by_label if label not in BASELINES]
-    parts = [head, _models(basis, gates, names)]
+    parts = [head, _models(basis, gates, names, void)]
     if failure := gate_failure(gates):
         return "\n".join([*parts, f"\nThe references are of no use: {failure}.\n"]), ""
     parts += [_table(by_label, [label for label in (*BASELINES, *methods) if label in by_label], sizes["steps"])]
@@ -68,13 +69,24 @@ def page(basis: Row, gates: Gates, rows: Sequence[Row]) -> tuple[str, str]:
     return "\n".join(parts), _chart(by_label)
 
 
-def _models(basis: Row, gates: Gates, concepts: Sequence[str]) -> str:
+def void_reasons(gates: Gates, concepts: Sequence[str], rows: Sequence[Row]) -> dict[str, str]:
+    """Why concepts are void, by the gates and by the controls that were measured."""
+    found = {name: reason for name in concepts if (reason := void_reason(gates, name))}
+    known = {(row["label"], row["concept"]): row for row in rows}
+    for name in concepts:
+        pair = [known[label, name] for label in (UNTOUCHED, NEVER_SAW) if (label, name) in known]
+        if len(pair) == 2 and name not in found and (reason := control_failure(*pair)):
+            found[name] = reason
+    return found
+
+
+def _models(basis: Row, gates: Gates, concepts: Sequence[str], void: Mapping[str, str]) -> str:
     lines = [("model", "weights", "objects", "styles", *concepts), ("---",) * (4 + len(concepts))]
     for name in (*SAW, *NEVER):
         counts = [gates[name][part] for part in ("objects", "styles", *concepts)]
         lines.append((name, basis["models"][name][:12], *(f"{hits} of {n}" for hits, n in counts)))
-    void = [f"{name} is void: {reason}." for name in concepts if (reason := void_reason(gates, name))]
-    return "\n".join(["## Models\n", markdown_table(lines), *void, ""])
+    said = [f"{name} is void: {reason}." for name, reason in void.items()]
+    return "\n".join(["## Models\n", markdown_table(lines), *said, ""])
 
 
 def positions(rows: Sequence[Row], place: str, by_label: Mapping[str, Sequence[Row]], column: int = -1) -> list[float]:

@@ -27,6 +27,7 @@ from benchmarks.reference_models import (
     measure_gates,
     open_references,
 )
+from benchmarks.reference_page import void_reasons
 from unconcept.cli.console import EXIT_FAILED, exit_codes, quiet_libraries
 from unconcept.worlds.registry import DEFAULT_MODEL
 
@@ -168,6 +169,8 @@ def measure(args: argparse.Namespace, place: Path = PLACE) -> int:
     judges, stands = (judge, load_judge(JUDGE_WEIGHTS, "cpu")[0]), dict[str, ConceptMeasures]()
     end = None if args.max_minutes is None else time.monotonic() + 60 * args.max_minutes
     for number, cell in enumerate(todo):
+        if cell.variant and cell.concept in void_reasons(gates, concepts, kept_rows(place, basis)):
+            continue  # Its controls, which come first, do not behave.
         if end is not None and time.monotonic() > end:
             return len(todo) - number
         if cell.concept not in stands:

@@ -7,7 +7,14 @@ import pytest
 
 from benchmarks import reference_page
 from benchmarks.reference_labels import NEVER_SAW, OTHER_WORD, UNTOUCHED
-from benchmarks.reference_models import References, chosen_concepts, gate_failure, open_references, void_reason
+from benchmarks.reference_models import (
+    References,
+    chosen_concepts,
+    control_failure,
+    gate_failure,
+    open_references,
+    void_reason,
+)
 from unconcept.core.errors import RequestError
 from unconcept.evaluation.references.record import REFERENCE_RECORD
 from unconcept.worlds.table import concept_table
@@ -22,9 +29,11 @@ def test_a_concept_is_void_unless_one_draws_it_and_the_others_do_not():
     assert void_reason(GATES, "bus") is None
     assert void_reason(GATES, "sneaker") == "W1, which never saw it, draws it in 38%, more than 10%"
     weak = {**GATES, "A": {**GATES["A"], "bus": [12, 24]}}
-    assert void_reason(weak, "bus") == "A draws it in 50%, less than 80%"
+    assert void_reason(weak, "bus") == "A draws it in 50%, less than 90%"
     assert gate_failure(GATES) is None
     assert gate_failure({**GATES, "B": {**GATES["B"], "styles": [70, 100]}}) == "B draws 70% of styles, less than 80%"
+    worse = gate_failure({**GATES, "W2": {**GATES["W2"], "objects": [70, 100]}})
+    assert worse.startswith("W2 draws objects worse than A (70.0% [")
     assert chosen_concepts(("bus", "sneaker"), GATES, None) == ["bus"]
     with pytest.raises(RequestError, match="concept 'sneaker' is void: W1, which never saw it"):
         chosen_concepts(("bus", "sneaker"), GATES, ["sneaker"])
@@ -87,6 +96,22 @@ def test_the_page_gives_a_plain_verdict_and_never_is_censored():
     assert "sneaker is void: W1, which never saw it" in text
     assert "| bus | hides | car 20 of 24 | ![hides](references/hides.webp) |" in text
     assert "hides" in chart
+
+
+def test_a_concept_is_void_unless_the_measures_tell_the_two_kinds_apart():
+    def control(distance: float, p: float) -> dict:
+        return {"concept": "bus", "distances": {"direct": [0.0, distance]}, "strangers": {"p": p}}
+
+    assert control_failure(control(6.0, 0.001), control(2.0, 0.9)) is None
+    assert (
+        control_failure(control(5.6, 0.001), control(2.0, 0.9))
+        == "A is 2.8 times as far from W2 as W1 is, less than 3 times"
+    )
+    assert "does not reject for A" in control_failure(control(6.0, 0.2), control(2.0, 0.9))
+    assert "rejects for W1" in control_failure(control(6.0, 0.001), control(2.0, 0.04))
+    rows = [control(2.0, 0.001) | {"label": UNTOUCHED}, control(2.0, 0.9) | {"label": NEVER_SAW}]
+    assert "1.0 times as far" in reference_page.void_reasons(GATES, ["bus", "sneaker"], rows)["bus"]
+    assert list(reference_page.void_reasons(GATES, ["bus", "sneaker"], rows[:1])) == ["sneaker"]
 
 
 def test_baselines_come_first_and_as_far_as_their_models_are_there():
