@@ -15,16 +15,17 @@ from tests import tiny
 from unconcept.core.errors import SettingsError
 from unconcept.models import open_model
 from unconcept.training.distillation.rollout import distilled_record
-from world import few_steps, student, turbo
+from world import few_steps, student, turbo, turbo_training
 from world.student import LOW_RANK, WEIGHTS, install, merged, write_student
+from world.turbo_training import TurboPlan
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = ["--steps", "6", "--batch-size", "4", "--prompts", "8", "--lr", "1e-3", "--warm-up", "1", "--rank", "2"]
 TEXTS, NAMES = ["a dog", "moon", "two cats"], ["cat"]  # short, for the toy tokenizer
 PROGRAM = f"""
-from world import turbo
+from world import turbo, turbo_training
 turbo.SAVE_SECONDS, turbo.REPORTED = 0.0, 1
-turbo.draw_prompts, turbo.concept_names = lambda plan: {TEXTS}, lambda: {NAMES}
+turbo_training.draw_prompts, turbo_training.concept_names = lambda plan: {TEXTS}, lambda: {NAMES}
 turbo.main()
 """
 
@@ -62,10 +63,10 @@ def test_kill_9_changes_no_bit(objective, tmp_path) -> None:
 def test_a_call_stops_after_its_minutes_and_goes_on(tmp_path, monkeypatch, capsys) -> None:
     teacher = tiny.folder("sd1", tmp_path / "teacher")
     monkeypatch.setattr(turbo, "SAVE_SECONDS", 0.0)
-    monkeypatch.setattr(turbo, "draw_prompts", lambda plan: TEXTS)
-    monkeypatch.setattr(turbo, "concept_names", lambda: NAMES)
+    monkeypatch.setattr(turbo_training, "draw_prompts", lambda plan: TEXTS)
+    monkeypatch.setattr(turbo_training, "concept_names", lambda: NAMES)
     monkeypatch.setattr(turbo, "estimated_hours", lambda *given: 1.5)
-    plan = turbo.TurboPlan("sid", teacher=str(teacher), steps=3, batch_size=2, prompts=4, warm_up=1, rank=1)
+    plan = TurboPlan("sid", teacher=str(teacher), steps=3, batch_size=2, prompts=4, warm_up=1, rank=1)
     calls = [turbo.distil_moji(plan, "cpu", "no", tmp_path / "out", minutes=0.0)]
     while not calls[-1] and len(calls) < 5:
         calls.append(turbo.distil_moji(plan, "cpu", "no", tmp_path / "out", minutes=0.0))
@@ -148,5 +149,5 @@ def test_few_steps_are_measured(tmp_path, monkeypatch, capsys) -> None:
 
 def test_settings_are_read() -> None:
     assert turbo.settings_of(["nasa=true", "lowest=0.5", "cfg=anti"]) == {"nasa": True, "lowest": 0.5, "cfg": "anti"}
-    plan = turbo.TurboPlan(steps=300, warm_up=10)
+    plan = TurboPlan(steps=300, warm_up=10)
     assert [round(plan.rate(step), 2) for step in (0, 4, 10, 199, 250, 299)] == [0.1, 0.5, 1.0, 1.0, 0.5, 0.05]
