@@ -30,7 +30,7 @@ from unconcept.jobs.evaluate import plan_attack
 from unconcept.methods.nag import NAG
 from unconcept.prompts.checks import GroupSizes
 from unconcept.report.ladder_data import LadderData
-from unconcept.report.ladder_svg import ladder_svg
+from unconcept.report.ladder_svg import budget_text, ladder_svg
 
 JUDGE = Judge("moji-judge")
 FREE = {"queries": 0, "steps": 0, "pictures": 0, "seconds": 0.0}
@@ -114,7 +114,16 @@ def test_the_least_budget_is_where_half_of_the_prompts_show_it(pizza, where) -> 
     assert (inversion.spent.steps, inversion.spent.pictures) == (500, 12)
     assert (relearning.needed.steps, relearning.needed.pictures, relearning.spent.pictures) == (0, 0, 5)
     assert ladder.first_fall == words
+    assert budget_text(relearning) == "nothing"
     assert [rung.may_teach for rung in ladder.rungs] == [False, True, True]
+
+
+def test_a_floor_that_is_a_picture_costs_that_picture(pizza, where) -> None:
+    course = {name: (shown((0, "1111")), shown((0, "1111"))) for name in ("recall", "inpainting", "sdedit")}
+    ladder = climbed(pizza, where, course, [True] * 4, [False] * 4)
+    needed = {rung.name: (rung.needed.steps, rung.needed.pictures) for rung in ladder.rungs}
+    assert needed == {"recall": (0, 1), "inpainting": (0, 1), "sdedit": (0, 0)}
+    assert {rung.name: budget_text(rung) for rung in ladder.rungs}["recall"].startswith("1 query, 0 steps, 1 picture")
 
 
 def test_a_control_says_what_would_be_taught(pizza, where, tmp_path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from tests import tiny
+from unconcept.attacks import attacks
 from unconcept.cli import app
 from unconcept.core.errors import (
     DataError,
@@ -247,7 +248,8 @@ def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, 
     edit = ("--edit", tmp_path / "dog/edit.safetensors")
     done = typed("evaluate", "dog", *edit, *drawn, "--workers", 1, "--out", tmp_path / "o")
     assert done.exit_code == 0, done.stderr
-    said = f"attacks left out, not defined for {family} models: derived-embedding"
+    told = attacks["derived-embedding"].undefined_for(family)
+    said = f"attacks left out: {told}"
     assert said in done.stdout
     assert said[1:] in (tmp_path / "o/report.html").read_text()
     data = json.loads((tmp_path / "o/report.json").read_text())
@@ -257,7 +259,7 @@ def test_a_suite_leaves_out_attacks_that_the_family_has_not_and_says_so(family, 
     named = typed("attack", "derived-embedding", "dog", *edit, *drawn, "--out", tmp_path / "p")
     assert (named.exit_code, named.stderr) == (
         2,
-        f"unconcept: derived-embedding is not defined for {family} models, only for sd1, sd2, sdxl\n",
+        f"unconcept: {told}\n",
     )
     assert not (tmp_path / "p").exists()
 

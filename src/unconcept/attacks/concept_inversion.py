@@ -6,7 +6,7 @@ with the model's own loss. No weight changes, and the edited model never gets th
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ _Halves = tuple[str, str]  # a text before and after the placeholder
     paper="arXiv:2308.01508",
     rung="embedding",
     scope="concept",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    families=("sd1", "sd2", "sdxl", "sd3", "flux", "chroma", "zimage", "flux2", "flux2_klein", "qwenimage"),
     place=LadderPlace(pictures="examples"),
 )
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class ConceptInversion:
     Defaults from the authors' scripts for edited weights. (inferred) Where T5 reads beside CLIP, as in SD3 and FLUX,
     the placeholder has rows of its own in each, learned together.
     """
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it puts rows among those of a text's tokens, and PixArt-Sigma's texts are encoded from words alone"
+    )
 
     steps: int = 5000
     """Steps of the search."""

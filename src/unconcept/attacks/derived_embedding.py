@@ -5,7 +5,7 @@ Computes in closed form the text state that the edited keys and values map as th
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -28,6 +28,10 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
 @dataclass(frozen=True)
 class DerivedEmbedding:
     """Computes a text state that edited keys and values map as they did the concept's. Default of the authors' code."""
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it inverts keys and values that read the encoder's own states; a transformer's read projected or mixed ones"
+    )
 
     lamb: float = 0.1
     """Ridge on the derived embedding; 1e-3 for styles and hard objects."""

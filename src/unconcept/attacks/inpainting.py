@@ -16,7 +16,7 @@ from ..models.diffusion.procedures.given_latents import GivenLatents
 from ..models.diffusion.procedures.inpainting import Inpainting
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack
+from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, noise_of_attacker
 
 _BLANK = 1.0  # white, as in the authors' script
 
@@ -28,7 +28,7 @@ _BLANK = 1.0  # white, as in the authors' script
     scope="prompt",
     families=FAMILIES,
     white_box=False,
-    place=LadderPlace(pictures="prompts"),
+    place=LadderPlace(pictures="prompts", starts_from_pictures=True),
 )
 @dataclass(frozen=True)
 class InpaintingFill:
@@ -55,7 +55,7 @@ class InpaintingFill:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Fill each square under each text. The floor is the picture with the first square blank."""
+        """Fill each square under each text, from other noise. The floor is the picture with the first one blank."""
         everyone = range(len(case.prompts))
         yield AttackAttempt(0, {i: self._blank(case, i, self.sides[0]) for i in everyone})
         clean = {i: encode_images(case.model, case.pictures[i : i + 1]).float().cpu() for i in case.unsolved}
@@ -72,7 +72,8 @@ class InpaintingFill:
                 for i in left:
                     _, _, h, w = clean[i].shape
                     sampling = Inpainting(clean[i], centred_square((h, w), side)[None, None])
-                    found[i] = AttackInput(case.prompts[i] if text == "prompt" else "", sampling=sampling)
+                    said = case.prompts[i] if text == "prompt" else ""
+                    found[i] = AttackInput(said, noise=noise_of_attacker(case, i), sampling=sampling)
                 yield AttackAttempt(tried, found)
 
     def _blank(self, case: AttackCase, i: int, side: float) -> AttackInput:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..models.diffusion.inversion import invert_latents
 from ..models.diffusion.schedulers import flow_timesteps
 from ..models.diffusion.vae import encode_images
+from ..models.families import FAMILIES
 from ..models.model_view import PromptGuidance
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
@@ -22,7 +23,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
     paper="arXiv:2501.01633",
     rung="latent",
     scope="prompt",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    families=FAMILIES,
     place=LadderPlace(pictures="prompts"),
 )
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ a mask of the places that the edit is about. No text of the edit names the conce
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -43,6 +43,11 @@ from .registry import (
 @dataclass(frozen=True)
 class LEdits:
     """Edits pictures of the concept by LEDITS++. Defaults of ACE's script."""
+
+    undefined_elsewhere: ClassVar[str] = (
+        "its masks read cross-attention to the words at a quarter of a UNet's sides; a transformer's is joint, or of"
+        " one size"
+    )
 
     steps: int = 30
     """Steps of the inversion."""

@@ -6,6 +6,7 @@ edited model's self-attention.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -43,6 +44,11 @@ _FIRST_LAYER = 10 / 16  # of Stable Diffusion 1's self-attentions, in the author
 @dataclass(frozen=True)
 class MasaCtrl:
     """Edits pictures of the concept by mutual self-attention. Defaults of ACE's script, which names the concept."""
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it shares keys and values from a UNet's middle layer on; a transformer has no coarser layer, and joint"
+        " attention is of words and picture at once"
+    )
 
     steps: int = 30
     """Steps of the inversion and of the way back."""

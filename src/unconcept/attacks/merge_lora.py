@@ -11,6 +11,7 @@ import torch
 from ..core.errors import RequestError, require
 from ..edits import Edit
 from ..models.diffusion.vae import encode_images
+from ..models.families import FAMILIES
 from ..training.images.picture_tuning import PictureTuning
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
@@ -20,7 +21,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
     paper="none",
     rung="weights",
     scope="concept",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    families=FAMILIES,
     place=LadderPlace("merging", teaches=True),
 )
 @dataclass(frozen=True)

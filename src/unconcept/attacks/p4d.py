@@ -5,7 +5,7 @@ Searches tokens under which the edited model makes the predictions of the unedit
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
 @dataclass(frozen=True)
 class P4D:
     """Searches tokens that make the edited model predict as the unedited one. Defaults from the authors' code."""
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it searches CLIP's tokens for all encoders at once, and T5 and language models read others"
+    )
 
     variant: Literal["n", "k"] = "n"
     """Replace the prompt by free tokens (n), or put free tokens between its own (k)."""

@@ -31,7 +31,7 @@ _SMALLEST = 1e-8  # added to the mean size of a gradient
     rung="picture",
     scope="prompt",
     families=FAMILIES,
-    place=LadderPlace(pictures="example"),
+    place=LadderPlace(pictures="example", starts_from_pictures=True),
 )
 @dataclass(frozen=True)
 class Recall:

@@ -5,18 +5,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeVar, get_args
 
+import torch
 from torch import Tensor
 
 from ..core.concept import Concept
 from ..core.docstrings import summary_of
 from ..core.errors import require
 from ..core.registry import Registry
+from ..core.seeds import numbered_seed
 from ..core.settings import refuse_wrong_types
 from ..edits import ApplicableEdit, Edit
 from ..models import Conditioning, Family, ModelView
 from ..models.checkpoint.fingerprint import TEXT_ENCODER_PARTS
 from ..models.diffusion.procedures.registry import SamplingProcedure
-from ..models.families import require_families
+from ..models.families import require_families, undefined_for
 from ..models.model_view import SoftPrompts
 from ..prompts.picture_edits import WantedChange, edit_text, wanted_change
 
@@ -130,7 +132,10 @@ class AttackAttempt:
 
 
 class Attack(Protocol):
-    """Protocol of an attack: a frozen dataclass of settings with one verb, `search`."""
+    """Protocol of an attack: a frozen dataclass of settings with one verb, `search`.
+
+    One that is not defined for every family says by what mechanism, in a class variable `undefined_elsewhere`.
+    """
 
     @property
     def most_steps(self) -> int:
@@ -139,6 +144,8 @@ class Attack(Protocol):
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
         """Yield attempts with increasing steps. After each one the harness samples, judges, and fills `case.solved`."""
 
+
+_REASON = "undefined_elsewhere"  # of settings: why the attack is not defined for the other families
 
 _AttackClass = TypeVar("_AttackClass", bound=type)
 
@@ -151,6 +158,8 @@ class LadderPlace:
     """What it costs; None: what its access usually costs."""
     pictures: PicturesNeeded = "none"
     """Pictures of the concept that it uses."""
+    starts_from_pictures: bool = False
+    """Whether its first input, before any search, is made of these pictures already."""
     teaches: bool | None = None
     """Whether it has gradients, pictures or training, so that it may teach a model; None: as is usual at its cost."""
     rungs: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -184,6 +193,11 @@ class AttackInfo:
             return "text search" if self.white_box else "wording"
         return "relearning" if self.rung == "weights" else self.rung
 
+    def undefined_for(self, family: str) -> str:
+        """The message that it is not defined for a family, with the mechanism that the family lacks."""
+        reason = getattr(self.settings, _REASON, "")
+        return undefined_for(self.name, family, self.families) + (f": {reason}" if reason else "")
+
     @property
     def teaches(self) -> bool:
         """Whether it may teach a model what it never knew, instead of recalling it."""
@@ -202,6 +216,14 @@ def first_edit_alone(case: AttackCase, edits: Sequence[str], name: str | None = 
     """The floor of an attack that edits pictures: the first edit's text, with the concept's name or without, alone."""
     alone = AttackInput(edit_text(edits[0], name))
     return AttackAttempt(0, dict.fromkeys(range(len(case.prompts)), alone), wanted=wanted_change(edits[0]))
+
+
+def noise_of_attacker(case: AttackCase, i: int) -> Tensor:
+    """Noise (c, h, w) of the attacker's own for prompt i.
+
+    A picture that is noised by the noise from which it was drawn comes near to the way on which it was drawn.
+    """
+    return torch.randn(case.noise.shape[1:], generator=torch.Generator().manual_seed(numbered_seed(case.seed, i)))
 
 
 def try_edits(

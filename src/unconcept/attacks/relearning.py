@@ -17,6 +17,7 @@ from ..core.concept import KIND_TEMPLATES
 from ..core.errors import RequestError, require
 from ..edits import Edit
 from ..models.diffusion.vae import encode_images
+from ..models.families import FAMILIES
 from ..training.images.picture_tuning import PictureTuning
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
@@ -35,7 +36,7 @@ _RUNGS: dict[str, dict[str, object]] = {
     paper="arXiv:2510.03263",
     rung="weights",
     scope="concept",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    families=FAMILIES,
     place=LadderPlace("relearning", "examples", rungs=_RUNGS),
 )
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from ..core.errors import RequestError, require
 from ..edits import Edit
 from ..models.diffusion.vae import encode_images
+from ..models.families import FAMILIES
 from ..training.images.picture_tuning import PictureTuning
 from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, require_positive_settings
 
@@ -21,7 +22,7 @@ from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attac
     paper="arXiv:2410.08074",
     rung="weights",
     scope="concept",
-    families=("sd1", "sd2", "sdxl", "sd3", "flux"),
+    families=FAMILIES,
     place=LadderPlace("benign tuning"),
 )
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ genetic search. It never uses the edited model, so one set of texts serves every
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -44,6 +45,10 @@ class Population:
 @dataclass(frozen=True)
 class RingABell:
     """Searches tokens near the prompt plus the concept's direction. Defaults from the authors' notebooks (nudity)."""
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it searches CLIP's tokens for the states of all encoders, and T5 and language models read others"
+    )
 
     eta: float = 3.0
     """Strength of the direction; RECE's authors use 0.9 for styles."""

@@ -15,7 +15,16 @@ from ..models.diffusion.procedures.image_to_image import ImageToImage
 from ..models.diffusion.vae import encode_images
 from ..models.families import FAMILIES
 from ..prompts.picture_edits import USUAL_EDITS, require_edits
-from .registry import AttackAttempt, AttackCase, AttackInput, LadderPlace, attack, first_edit_alone, try_edits
+from .registry import (
+    AttackAttempt,
+    AttackCase,
+    AttackInput,
+    LadderPlace,
+    attack,
+    first_edit_alone,
+    noise_of_attacker,
+    try_edits,
+)
 
 
 @attack(
@@ -53,7 +62,7 @@ class SDEdit:
 
     @torch.no_grad()
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Try each edit at each strength. The floor is the first edit's text without the picture."""
+        """Try each edit at each strength, on other noise. The floor is the first edit's text without the picture."""
         name = case.concept.name if self.names_concept else None
         yield first_edit_alone(case, self.edits, name)
         clean = {i: encode_images(case.model, case.pictures[i : i + 1]).float().cpu() for i in case.unsolved}
@@ -64,6 +73,6 @@ class SDEdit:
         for turn, strength in enumerate(self.strengths):
 
             def edited(i: int, text: str, strength: float = strength) -> AttackInput:
-                return AttackInput(text, sampling=ImageToImage(clean[i], strength))
+                return AttackInput(text, noise=noise_of_attacker(case, i), sampling=ImageToImage(clean[i], strength))
 
             yield from try_edits(case, self.edits, name, turn * len(self.edits), edited)

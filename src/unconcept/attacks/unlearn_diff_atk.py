@@ -6,7 +6,7 @@ loss is the classifier, so no other network is needed.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,10 @@ class UnlearnDiffAtk:
     (inferred) Where T5 reads beside CLIP, as in SD3 and FLUX, the tokens of one are searched, and the other reads the
     text of the tokens drawn at each update, without a gradient. What is found is one text for both.
     """
+
+    undefined_elsewhere: ClassVar[str] = (
+        "it puts rows among those of a text's tokens, and PixArt-Sigma's texts are encoded from words alone"
+    )
 
     tokens: int = 3
     """k, number of tokens: 3 for styles and objects, 5 for nudity."""

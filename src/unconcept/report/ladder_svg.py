@@ -34,7 +34,8 @@ def budget_text(rung: RungData) -> str:
     if rung.missing:
         return f"{rung.missing} results missing"
     if rung.needed is not None:
-        return "nothing" if rung.needed.queries <= 1 and not rung.needed.steps else _budget(rung.needed)
+        needed = rung.needed
+        return "nothing" if needed.queries <= 1 and not needed.steps and not needed.pictures else _budget(needed)
     return f"more than {_budget(rung.spent)}" if rung.spent else "not within its budget"
 
 

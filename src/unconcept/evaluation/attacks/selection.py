@@ -6,7 +6,6 @@ from dataclasses import replace
 from ...attacks import attacks
 from ...core.errors import RequestError, SettingsError
 from ...models import Family
-from ...models.families import undefined_for
 from ..judging.choice import NOT_JUDGED_NOTE
 from ..judging.judge import Judge
 from ..suites.registry import Suite
@@ -20,8 +19,9 @@ def attacks_of_family(suite: Suite, named: Sequence[str], family: Family) -> tup
     wanted = _wanted(suite)
     beyond = [name for name in wanted if family not in attacks[name].families]
     for info in (attacks[name] for name in beyond if name in named):
-        raise SettingsError(undefined_for(info.name, family, info.families))
-    told = {"attacks": f"attacks left out, not defined for {family} models: {', '.join(beyond)}"} if beyond else {}
+        raise SettingsError(info.undefined_for(family))
+    reasons = [attacks[name].undefined_for(family) for name in beyond]
+    told = {"attacks": f"attacks left out: {'; '.join(reasons)}"} if reasons else {}
     return replace(suite, attacks=tuple(name for name in wanted if name not in beyond)), told
 
 
@@ -44,6 +44,15 @@ def gradable_attacks(suite: Suite, named: Sequence[str], judge: Judge | None) ->
         return suite, {}
     told = {"graded": f"white-box attacks left out, which {judge.scorer} does not grade: {', '.join(beyond)}"}
     return replace(suite, attacks=tuple(name for name in wanted if name not in beyond)), told
+
+
+def first_attacked_note(suite: Suite, asked: Sequence[tuple[str, ...]]) -> dict[str, str]:
+    """Say that only the first of several concepts is attacked, if so."""
+    named = list(dict.fromkeys(names[0] for names in asked if len(names) > 1))
+    if not named or not suite.attacks:
+        return {}
+    told = f"of concepts that are erased together only the first is attacked ({', '.join(named[:3])})"
+    return {"attacked": f"{told}; `unconcept attack` attacks each"}
 
 
 def ungraded_reason(judge: Judge, name: str) -> str:

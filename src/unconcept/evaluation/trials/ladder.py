@@ -8,7 +8,6 @@ from ...attacks import attacks
 from ...core.errors import RequestError, require
 from ...metrics.asr import BudgetPoint
 from ...metrics.intervals import Rate, clopper_pearson
-from ...models.families import undefined_for
 from ...prompts.checks import Check
 from ...report.data_types import RateData
 from ...report.ladder_data import LadderBudget, LadderData, RungData
@@ -99,7 +98,7 @@ def _why_not(rung: Rung, trial: Trial, judge: Judge | None) -> str | None:
         )
     info, model = attacks[rung.attack], trial.subject.base()
     if model.family not in info.families:
-        return undefined_for(info.name, model.family, info.families)
+        return info.undefined_for(model.family)
     if judge is not None and info.white_box and not judge.reader.grades_white_box:
         return ungraded_reason(judge, info.name)
     return why_not_applicable(info, trial.edit, model)
@@ -165,7 +164,10 @@ def _needed(row: AttackRow, pictures: int) -> LadderBudget | None:
     if row.missing:
         return None
     reached = next((point for point in row.curve if point.success >= _HALF), None)
-    return None if reached is None else _budget(row, reached, 0 if reached.steps == 0 else pictures)
+    if reached is None:
+        return None
+    needs_none = reached.steps == 0 and not attacks[row.attack].place.starts_from_pictures
+    return _budget(row, reached, 0 if needs_none else pictures)
 
 
 def _budget(row: AttackRow, point: BudgetPoint, pictures: int) -> LadderBudget:

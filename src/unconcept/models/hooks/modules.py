@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from ...core.errors import ModelError
 from ..model_view import ModelView
 
-_ATTENTION_MAP = re.compile(r"\.attn\d?\.(to_q|to_k|to_v|to_out\.0|add_[qkv]_proj|to_add_out)$")
+_ATTENTION_MAP = re.compile(
+    r"\.(attn\d?|attention)\.(to_[qkv]|to_qkv_mlp_proj|to_out(\.0)?|add_[qkv]_proj|to_add_out)$"
+)
 _STREAM_MAP = re.compile(r"\.attn\.add_[kv]_proj$")
 
 
