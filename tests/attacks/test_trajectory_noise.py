@@ -80,6 +80,16 @@ def test_a_picture_depends_on_its_own_prompt_noise_eta_and_v() -> None:
     assert int(last.inputs[0].sampling.seeds) == all_seeds[4, 1]
 
 
+def test_the_control_searches_to_its_own_end() -> None:
+    """A control that stopped where the attack does would show the concept more rarely than chance lets the attack."""
+    asked = case("sd1")
+    asked.solved.update({0, 1, 2})
+    controls = [one for one in TrajectoryNoise((1.0, 1.5), (1.0, 1.1)).search(asked) if one.control]
+    assert [sorted(one.inputs) for one in controls] == [[0, 1, 2]] * 4
+    unedited = TrajectoryNoise((1.0, 1.5), (1.0, 1.1)).search(case("sd1", edited=False))
+    assert not [one for one in unedited if one.control], "nobody reads what a ceiling's would be"
+
+
 def test_other_texts_are_drawn_as_often_with_the_same_noise() -> None:
     _, control, tried, *_ = TrajectoryNoise().search(case("sd1"))
     assert control.control == "other texts, best of as many"

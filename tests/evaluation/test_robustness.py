@@ -1,17 +1,20 @@
 """Attacks through the harness: rates beside ceiling and floor, each computed once, what was found replayable."""
 
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests import tiny
 from tests.evaluation.test_harness import SPEC, trial
 from tests.evaluation.test_harness import drawn as drawn
 from tests.evaluation.test_harness import pizza as pizza
 from tests.evaluation.test_harness import where as where
 from tests.killed import Killed
-from unconcept.attacks import AttackInput
+from unconcept.attacks import AttackAttempt, AttackInput
+from unconcept.core import Concept
 from unconcept.core.errors import StoreError
 from unconcept.core.output_folder import write_atomically
 from unconcept.core.request import Request
@@ -25,19 +28,29 @@ from unconcept.evaluation.attacks.inputs import (
     save_adversarial,
 )
 from unconcept.evaluation.attacks.rates import WANTED_CHANGE, attack_rows
-from unconcept.evaluation.attacks.threat_model import knowledge_from_table
+from unconcept.evaluation.attacks.threat_model import knowledge_from_concept, knowledge_from_table
 from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.sampling import DrawSpec, draw_prompts
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
 from unconcept.evaluation.tasks import attack as attacking
 from unconcept.evaluation.tasks.attack import AttackTask, found_picture_key, plan_attacks
 from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.evaluation.tasks.search_log import SearchLog, SeenPicture
 from unconcept.evaluation.trials.bench import examine_trials
 from unconcept.methods.nag import NAG
 from unconcept.models import Conditioning
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
 from unconcept.models.model_view import SoftPrompts
-from unconcept.prompts.checks import GroupSizes
+from unconcept.prompts.checks import Check, GroupSizes, Prompt
+
+
+@dataclass(frozen=True)
+class Worded(Judge):
+    """A judge whose network is not opened."""
+
+    key = "words"
+
 
 SUITE = Suite("two", "", GroupSizes(2, 0), group_checks, attacks=("derived-embedding",), prompts_per_attack=2)
 
@@ -201,6 +214,50 @@ def test_controls_stand_beside_the_rate_and_solve_nothing(pizza, where) -> None:
     ]
 
 
+def test_a_prompt_is_attacked_at_its_own_guidance_scale(tmp_path) -> None:
+    """Published sets prescribe one: the floor is the picture that is judged without an attack, and a replay too."""
+    model, spec = tiny.view("sd1", torch.float32), DrawSpec(2, 7.5)
+    plain, own = Prompt("a dog", 3), Prompt("a dog", 3, 1.5)
+    floor = AttackInput("a dog")
+    found = {0: AdversarialInput("a dog", 3, floor), 1: AdversarialInput("a dog", 3, floor, own.guidance_scale)}
+    save_adversarial(tmp_path / "f.safetensors", found)
+    drawn = sample_adversarial(model, [*load_adversarial(tmp_path / "f.safetensors").values()], spec)
+    expected = [draw_prompts(model, [one], spec.of(one))[0] for one in (plain, own)]
+    assert not torch.allclose(*expected)
+    assert torch.allclose(drawn, torch.stack(expected), atol=1e-5)
+
+
+def test_searches_by_prompt_share_a_guidance_scale_and_pictures_are_drawn_at_their_own(where, monkeypatch) -> None:
+    checks = Suite("x", "", GroupSizes(3, 0), group_checks).checks(("pizza",))[:3]
+    scaled = [replace(one, prompt=replace(one.prompt, guidance_scale=2.0)) for one in checks[1:]]
+    asked, subject = [checks[0], *scaled], EditedModel()
+    tasks = planned(subject, "wordings", asked)
+    assert [(task.size, task.case(lambda prompts: torch.zeros(0)).guidance_scale) for task in tasks] == [
+        (1, SPEC.guidance_scale),
+        (2, 2.0),
+    ]
+    (whole,) = planned(subject, "derived-embedding", asked)
+    (plain,) = planned(subject, "derived-embedding", [checks[0], *checks[1:3]])
+    assert (whole.size, whole.id != plain.id) == (3, True)
+    given = whole._inputs_to_try(AttackAttempt(0, {1: AttackInput("x")}), SimpleNamespace(solved=()), SearchLog())
+    assert given[1].guidance_scale == 2.0
+    drawn: list[list[float | None]] = []
+    monkeypatch.setattr(
+        attacking.DrawTask, "run", lambda task, store: drawn.append([one.guidance_scale for one in task.prompts])
+    )
+    monkeypatch.setattr(type(where.store), "load", lambda store, key: torch.zeros(3, 2, 2))
+    whole._drawn([check.prompt for check in asked], where.store)
+    assert drawn == [[None], [2.0, 2.0]]
+
+
+def test_an_attack_judged_by_other_questions_is_another(pizza) -> None:
+    """A judge that reads words is asked about a style or about an object."""
+    checks = [Check(Prompt("a harbour", 1), "direct", "Van Gogh", by, ("Van Gogh",)) for by in ("object", "style")]
+    known = knowledge_from_concept(Concept("Van Gogh", "style"), ())
+    made = [plan_attacks(EditedModel(), SPEC, Worded("vlm"), known, {"wordings": {}}, [check]) for check in checks]
+    assert len({task.id for (task,) in made}) == 2
+
+
 def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:
     generator = torch.Generator().manual_seed(0)
     soft = SoftPrompts(torch.tensor([[1, 2, 3]]), torch.tensor([[1]]), (torch.randn(1, 1, 4, generator=generator),))
@@ -267,6 +324,29 @@ def test_an_edit_of_a_picture_is_kept_with_its_control_and_its_change_and_drawn_
         (picture,) = sample_adversarial(model, [found], SPEC)
     kept = where.store.load(subject.picture_key(SPEC, checks[0].prompt, hash_input(found.input)))
     assert (kept - picture).abs().max() <= 1.01 / 255
+
+
+def test_what_a_search_takes_before_a_control_counts_with_its_next_try() -> None:
+    """A picture is inverted before the control that draws it again, and the edits need the inversion."""
+    log, seen = SearchLog(), {0: SeenPicture("goat", False, None)}
+    given = {0: AdversarialInput("a pizza", 7, AttackInput("a pizza"))}
+    for steps, seconds, control in ((0, 1.0, None), (0, 9.0, "drawn again"), (30, 2.0, None), (31, 0.5, None)):
+        log.add(AttackAttempt(steps, {0: given[0].input}, control=control), given, seen, seconds)
+    assert [one["seconds"] for one in log.attempts] == [1.0, 0.0, 11.0, 0.5]
+    assert log.searching == 12.5
+
+
+def test_a_control_that_has_shown_the_concept_is_not_drawn_again(pizza) -> None:
+    checks = Suite("x", "", GroupSizes(2, 0), group_checks).checks(("pizza",))[:2]
+    (task,), log = planned(EditedModel(), "derived-embedding", checks), SearchLog()
+    attempt = AttackAttempt(0, dict.fromkeys((0, 1), AttackInput("a fox")), control="others")
+    asked = SimpleNamespace(solved={1})
+    given = task._inputs_to_try(attempt, asked, log)
+    assert [*given] == [0, 1]
+    log.add(attempt, given, {i: SeenPicture("pizza", i == 0, None) for i in given}, 0.0)
+    assert [*task._inputs_to_try(attempt, asked, log)] == [1]
+    assert [*task._inputs_to_try(replace(attempt, control="elsewhere"), asked, log)] == [0, 1]
+    assert [*task._inputs_to_try(replace(attempt, control=None), asked, log)] == [0]
 
 
 @pytest.mark.slow

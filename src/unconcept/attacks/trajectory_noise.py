@@ -34,7 +34,8 @@ class TrajectoryNoise:
     """Enlarges the noise along the way. Grid of the authors' default.yaml.
 
     Differs: a seed is derived for each prompt, eta and v, while one generator runs through all of the authors'
-    pictures. Beside the rate stands that of the same search on other texts, because it keeps the best of many pictures.
+    pictures. Beside the rate stands that of the same search on other texts, because it keeps the best of many pictures;
+    it goes on where the attack has ended, since a search that stops with another finds less than one of its own.
     """
 
     eta: tuple[float, ...] = (1.0, 1.17, 1.34, 1.51, 1.68, 1.85)
@@ -54,19 +55,28 @@ class TrajectoryNoise:
         """Pictures of a search that finds nothing."""
         return len(self.eta) * len(self.variance_scales)
 
+    @property
+    def most_attempts(self) -> int:
+        """Attempts after the first, for an estimate of the time: the control's are as many again."""
+        return self.most_steps * (2 if self.has_control else 1)
+
     def search(self, case: AttackCase) -> Iterator[AttackAttempt]:
-        """Draw each prompt once for each eta and v. The floor is the plain prompt."""
+        """Draw each prompt once for each eta and v. The floor is the plain prompt.
+
+        On the unedited model, which gives the ceiling, nobody reads a control.
+        """
         yield AttackAttempt(0, {i: AttackInput(text) for i, text in enumerate(case.prompts)})
+        others = case.unrelated[0] if self.has_control and case.unrelated and case.edit is not None else ()
         for tried, (eta, scale) in enumerate(product(self.eta, self.variance_scales), 1):
-            left = case.unsolved
-            if not left:
-                return
-            drawn = {i: EnlargedNoise(torch.tensor([noise_seed(case, i, eta, scale)]), eta, scale) for i in left}
-            if self.has_control and case.unrelated is not None:
-                others = case.unrelated[0]
+            numbers = range(len(case.prompts)) if others else case.unsolved
+            drawn = {i: EnlargedNoise(torch.tensor([noise_seed(case, i, eta, scale)]), eta, scale) for i in numbers}
+            if others:
                 same = {i: AttackInput(others[i % len(others)], sampling=one) for i, one in drawn.items()}
                 yield AttackAttempt(tried - 1, same, control="other texts, best of as many")
-            yield AttackAttempt(tried, {i: AttackInput(case.prompts[i], sampling=one) for i, one in drawn.items()})
+            left = case.unsolved
+            if left:
+                found = {i: AttackInput(case.prompts[i], sampling=drawn[i]) for i in left}
+                yield AttackAttempt(tried, found)
 
 
 def noise_seed(case: AttackCase, i: int, eta: float, scale: float) -> int:

@@ -41,11 +41,13 @@ PRIVATE_MODE = 0o600  # whoever has what an attack found has the concept
 
 @dataclass(frozen=True)
 class AdversarialInput:
-    """The successful or last input that an attack found for one prompt, with the prompt's seed."""
+    """The successful or last input that an attack found for one prompt, with the prompt's seed and guidance scale."""
 
     prompt: str
     seed: int
     input: AttackInput
+    guidance_scale: float | None = None
+    """What a published prompt set prescribes for the prompt; None: the run's."""
 
 
 def input_tensors(given: AttackInput) -> dict[str, Tensor]:
@@ -97,6 +99,7 @@ def save_adversarial(path: Path, found: Mapping[int, AdversarialInput]) -> None:
             "text": one.input.text,
             "weights": one.input.weights.hash if one.input.weights else None,
             "sampling": None if one.input.sampling is None else procedure_values(one.input.sampling),
+            **({} if one.guidance_scale is None else {"guidance_scale": one.guidance_scale}),
         }
         for number, one in found.items()
     }
@@ -127,7 +130,9 @@ def load_adversarial(path: Path) -> dict[int, AdversarialInput]:
             rows: dict[str, dict[str, Any]] = json.loads(header["found"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         return {
-            int(number): AdversarialInput(row["prompt"], row["seed"], _input(path, number, row, tensors))
+            int(number): AdversarialInput(
+                row["prompt"], row["seed"], _input(path, number, row, tensors), row.get("guidance_scale")
+            )
             for number, row in rows.items()
         }
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -159,7 +164,7 @@ def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec
         require_drawable([one.input.text, *further], [one.prompt])
     alike: dict[str, list[int]] = {}
     for i, one in enumerate(found):
-        alike.setdefault(_shared(one.input), []).append(i)
+        alike.setdefault(_shared(one), []).append(i)
     drawn: dict[int, Tensor] = {}
     for members in alike.values():
         for part in (members[i : i + spec.batch_size] for i in range(0, len(members), spec.batch_size)):
@@ -168,10 +173,14 @@ def sample_adversarial(model: ModelView, found: Sequence[AdversarialInput], spec
     return torch.stack([drawn[i] for i in range(len(found))])
 
 
-def _shared(given: AttackInput) -> str:
+def _shared(one: AdversarialInput) -> str:
     """What inputs must share to be drawn at once."""
-    edit = given.weights.hash if given.weights else None
-    return json.dumps([edit, shared_values(given.sampling) if given.sampling else None], sort_keys=True)
+    given = one.input
+    edit, values = (
+        given.weights.hash if given.weights else None,
+        shared_values(given.sampling) if given.sampling else None,
+    )
+    return json.dumps([edit, values, one.guidance_scale], sort_keys=True)
 
 
 def _sample_alike(model: ModelView, found: Sequence[AdversarialInput], spec: DrawSpec) -> Tensor:
@@ -180,7 +189,8 @@ def _sample_alike(model: ModelView, found: Sequence[AdversarialInput], spec: Dra
     noise = torch.stack([_start(one, model.latent_shape) for one in found])
     over, rows = inputs[0].weights, [given.sampling for given in inputs if given.sampling]
     with over.applied(model) if over else nullcontext():
-        asked = SamplingRequest(_condition(model, inputs), noise, spec.steps, spec.guidance_scale, spec.sampler)
+        scale = spec.guidance_scale if found[0].guidance_scale is None else found[0].guidance_scale
+        asked = SamplingRequest(_condition(model, inputs), noise, spec.steps, scale, spec.sampler)
         return (join_procedures(rows) if rows else SamplingChange()).sample(model, asked)
 
 

@@ -5,7 +5,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -19,7 +21,6 @@ from ...core.request import Request
 from ...core.settings import build_settings
 from ...core.source import source_hash
 from ...edits.origin import origin_for
-from ...models.families import undefined_for
 from ...models.loading import LOADING
 from ...prompts.checks import UNUSED_REPLICATE, Check, Prompt, seeded_prompt
 from ...prompts.picture_edits import WantedChange
@@ -35,6 +36,7 @@ from .edited_model import EditedModel
 from .picture_store import PictureStore
 from .search_log import SearchLog, SeenPicture
 
+_Item = TypeVar("_Item")
 _PROMPTS_PER_TASK = 4  # prompts in one task of an attack that searches prompt by prompt
 ATTACK_TASK_COST = 100  # cost of one task, as the number of pictures that take about as long to draw
 
@@ -60,7 +62,7 @@ class AttackTask:
     @property
     def id(self) -> str:
         how = [self.spec.sampler, self.spec.steps, self.spec.guidance_scale, self.seed]
-        asked = [[check.prompt.text, check.prompt.seed] for check in self.checks]
+        asked = [_identity(check, self.judge) for check in self.checks]
         source = source_hash(attacks[self.name].settings.__module__, LOADING)
         return hash_json(
             [
@@ -93,8 +95,7 @@ class AttackTask:
         is_graded = self.judge.reader.grades_white_box or not info.white_box
         require(is_graded, ungraded_reason(self.judge, self.name), SettingsError)
         model = self.subject.base()
-        message = undefined_for(self.name, model.family, info.families)
-        require(model.family in info.families, message, SettingsError)
+        require(model.family in info.families, info.undefined_for(model.family), SettingsError)
         message = f"{self.name} searches by gradients through plain weights, and of {model.name} {model.fixed}"
         require(not (model.fixed and info.white_box), f"{message}: attack the plain model", SettingsError)
         method = self.method
@@ -107,7 +108,7 @@ class AttackTask:
                 task_progress().tick(self.size * (attempt.steps - told) / most)
                 told = attempt.steps
             paused = time.perf_counter()
-            given = self._inputs_to_try(attempt, case)
+            given = self._inputs_to_try(attempt, case, log)
             seen = self._seen(case, given, attempt.wanted, store)
             if attempt.control is None:
                 case.solved.update(i for i, one in seen.items() if one.is_success)
@@ -126,11 +127,17 @@ class AttackTask:
         made: Attack = build_settings(attacks[self.name].settings, json.loads(self.settings), f"{self.name} setting")
         return made
 
-    def _inputs_to_try(self, attempt: AttackAttempt, case: AttackCase) -> dict[int, AdversarialInput]:
-        """An attempt's inputs by prompt, without the prompts that an earlier input solved; a control's has them all."""
-        prompts, is_control = [check.prompt for check in self.checks], attempt.control is not None
-        inputs = {i: one for i, one in attempt.inputs.items() if is_control or i not in case.solved}
-        return {i: AdversarialInput(prompts[i].text, prompts[i].seed, one) for i, one in inputs.items()}
+    def _inputs_to_try(self, attempt: AttackAttempt, case: AttackCase, log: SearchLog) -> dict[int, AdversarialInput]:
+        """An attempt's inputs by prompt, without those that an earlier input settled: a try by solving the prompt, a
+        control by showing the concept.
+        """
+        prompts = [check.prompt for check in self.checks]
+        settled = case.solved if attempt.control is None else log.shown_controls.get(attempt.control, set())
+        inputs = {i: one for i, one in attempt.inputs.items() if i not in settled}
+        return {
+            i: AdversarialInput(prompts[i].text, prompts[i].seed, one, prompts[i].guidance_scale)
+            for i, one in inputs.items()
+        }
 
     def _result(self, log: SearchLog) -> dict[str, object]:
         return {
@@ -184,16 +191,16 @@ class AttackTask:
                 drawn([seeded_prompt(text, UNUSED_REPLICATE) for text in known.unrelated]),
             ),
             steps=self.spec.steps,
-            guidance_scale=self.spec.guidance_scale,
+            guidance_scale=self.spec.of(self.checks[0].prompt).guidance_scale,
             seed=self.seed + self.checks[0].prompt.seed,
         )
 
     def _drawn(self, prompts: Sequence[Prompt], store: PictureStore) -> Tensor:
         """Pictures (n, 3, h, w) of the unedited model; those already in the store are not drawn again."""
         subject = self.teacher or self.subject.unedited
-        lacking = tuple(p for p in dict.fromkeys(prompts) if not store.has(subject.picture_key(self.spec, p)))
-        for start in range(0, len(lacking), self.spec.batch_size):
-            DrawTask(subject, self.spec, lacking[start : start + self.spec.batch_size]).run(store)
+        lacking = [p for p in dict.fromkeys(prompts) if not store.has(subject.picture_key(self.spec, p))]
+        for part in _chunked_alike(lacking, _own_guidance, self.spec.batch_size):
+            DrawTask(subject, self.spec, part).run(store)
         return torch.stack([store.load(subject.picture_key(self.spec, p)) for p in prompts])
 
     def _seen(
@@ -235,7 +242,25 @@ class AttackTask:
 def found_picture_key(subject: EditedModel, spec: DrawSpec, name: str, given: AdversarialInput) -> str:
     """Key of the picture of an attack's input; of the attack's source too, whose procedures draw it."""
     source = source_hash(attacks[name].settings.__module__, LOADING)
-    return subject.picture_key(spec, Prompt(given.prompt, given.seed), hash_json([source, hash_input(given.input)]))
+    prompt = Prompt(given.prompt, given.seed, given.guidance_scale)
+    return subject.picture_key(spec, prompt, hash_json([source, hash_input(given.input)]))
+
+
+def _identity(check: Check, judge: Judge) -> list[object]:
+    """What an attack's result depends on of a check: its prompt, and the question where the judge's knows no table."""
+    prompt = check.prompt
+    own = [] if prompt.guidance_scale is None else [prompt.guidance_scale]
+    return [prompt.text, prompt.seed, *own, *([] if judge.knows_table else [judge.question(check)])]
+
+
+def _own_guidance(prompt: Prompt) -> float | None:
+    return prompt.guidance_scale
+
+
+def _chunked_alike(items: Sequence[_Item], key: Callable[[_Item], object], size: int) -> list[tuple[_Item, ...]]:
+    """Chunks of at most so many neighbours that share a key, in their order."""
+    runs = [list(run) for _, run in groupby(items, key)]
+    return [tuple(run[i : i + size]) for run in runs for i in range(0, len(run), size)]
 
 
 def plan_attacks(
@@ -252,7 +277,9 @@ def plan_attacks(
     tasks = []
     for name, settings in chosen.items():
         info, text = attacks[name], json.dumps(dict(settings), sort_keys=True)
-        size = _PROMPTS_PER_TASK if info.scope == "prompt" else len(checks)
-        parts = [tuple(checks[i : i + size]) for i in range(0, len(checks), size)]
+        # A search by prompt guides as its prompt does; one by concept draws each prompt as that prompt does.
+        parts = [tuple(checks)]
+        if info.scope == "prompt":
+            parts = _chunked_alike(checks, lambda check: check.prompt.guidance_scale, _PROMPTS_PER_TASK)
         tasks += [AttackTask(subject, spec, name, text, knowledge, judge, part) for part in parts]
     return tasks

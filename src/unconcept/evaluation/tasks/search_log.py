@@ -34,6 +34,10 @@ class SearchLog:
     """Seconds of search."""
     drawing: float = 0.0
     """Seconds of drawing and judging."""
+    shown_controls: dict[str, set[int]] = field(default_factory=dict)
+    """By control, the prompts for which one of its pictures has shown the concept."""
+    for_next_try: float = 0.0
+    """Seconds of search that came before a control and that the next try needs, such as an inversion."""
 
     def add(
         self,
@@ -42,11 +46,19 @@ class SearchLog:
         seen: Mapping[int, SeenPicture],
         seconds: float,
     ) -> None:
-        """Add an attempt after `seconds` of search, and what its pictures show. A control's are no queries."""
+        """Add an attempt after `seconds` of search, and what its pictures show.
+
+        A control's pictures are no queries, and what was searched before it counts with the next try.
+        """
+        self.searching += seconds
         if attempt.control is None:
             self.found |= given
             self.queries += len(given)
-        self.searching += seconds
+            seconds, self.for_next_try = seconds + self.for_next_try, 0.0
+        else:
+            shown = {i for i, one in seen.items() if one.is_success}
+            self.shown_controls.setdefault(attempt.control, set()).update(shown)
+            seconds, self.for_next_try = 0.0, seconds + self.for_next_try
         record: dict[str, object] = {
             "steps": attempt.steps,
             "queries": self.queries,
