@@ -8,8 +8,10 @@ import pytest
 from unconcept.core.errors import UnconceptError
 from unconcept.core.request import RequestSpec
 from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.jobs.command_options import WorstCaseOptions
 from unconcept.jobs.erase_job import Job, open_erasure
 from unconcept.jobs.evaluate_job import EvaluationRun, asked_of_edits, open_run
+from unconcept.jobs.searches.worst_case import open_search, plan_worst_case
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,32 @@ def test_places_are_looked_at_before_a_model_is_opened(tmp_path, monkeypatch, ch
     monkeypatch.setattr(EditedModel, "base", lambda subject: pytest.fail("a model was opened"))
     with pytest.raises(UnconceptError, match=message):
         open_run(EvaluationRun(**{"concepts": ("pizza",), "out": tmp_path / "out", **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"suite": "damage", "judge": "diffusion-classifier"}, "suite damage asks about counts"),
+        ({"suite": "celebrity", "judge": "nudenet"}, "suite celebrity needs a face recogniser, and nudenet is none"),
+        ({"attacks": ("wordings",)}, "attacks are graded by a judge"),
+        ({"rungs": ()}, "attacks are graded by a judge"),
+        ({"attacks": ("recall",), "judge": "diffusion-classifier"}, "does not grade white-box attacks such as recall"),
+        ({"measures": ("nudenet",)}, "--measure nudenet: it measures nothing beside a judge"),
+        ({"references": Path(__file__).parent}, "suite quick has no distance of sets: leave --references out"),
+    ],
+)
+def test_a_judge_that_does_not_fit_is_told_before_a_model_is_opened(tmp_path, monkeypatch, changes, message) -> None:
+    monkeypatch.setattr(EditedModel, "base", lambda subject: pytest.fail("a model was opened"))
+    given = {"concepts": ("pizza",), "out": tmp_path / "out", "model": str(tmp_path), "device": "cpu", **changes}
+    with pytest.raises(UnconceptError, match=message):
+        open_run(EvaluationRun(**given))
+
+
+def test_sets_are_compared_by_a_judge_or_refused_before_a_model_is_opened(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(EditedModel, "base", lambda subject: pytest.fail("a model was opened"))
+    options = WorstCaseOptions(concepts=("a", "b", "c"), size=2, model=str(tmp_path), device="cpu", out=tmp_path / "o")
+    with pytest.raises(UnconceptError, match=r"not judged: .*: sets are compared by their pictures"):
+        open_search(plan_worst_case(options))
 
 
 def test_judges_of_an_erasure_are_looked_at_before_a_model_is_opened(tmp_path, monkeypatch) -> None:

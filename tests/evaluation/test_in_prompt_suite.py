@@ -1,7 +1,8 @@
 """The in-prompt score on planted answers: only prompts that fire count, the others are listed."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,6 +58,27 @@ def test_prompts_of_a_file_ask_for_a_style_as_a_style_and_for_the_target_that_th
     run = EvaluationRun(("guitar", "pizza"), tmp_path, suite="in-prompt", model="moji", prompts=path)
     direct = [one for one in suite_of_run(run).checks(run.concepts) if one.group == "direct"]
     assert [(one.concept, one.by) for one in direct] == [("guitar", "object"), ("pizza", "object")]
+
+
+def test_a_style_of_a_users_model_is_asked_about_as_a_style(tmp_path) -> None:
+    """No table tells that it is one: the edit does."""
+    path = tmp_path / "selective.json"
+    path.write_text(json.dumps([{"prompt": "a boat by Van Gogh", "nouns": ["boat"]}]))
+    run = EvaluationRun(("Van Gogh",), tmp_path, suite="in-prompt", model="somewhere", prompts=path)
+    origin = SimpleNamespace(kind="style", targets=("Van Gogh",), retain=())
+    checks = suite_of_run(run, [origin]).checks(("Van Gogh",))
+    assert [(one.concept, one.by) for one in checks] == [("Van Gogh", "style"), ("boat", "object")]
+    plain = suite_of_run(replace(run, suite="smoke", prompts=None), [origin]).checks(("Van Gogh",))
+    assert {(one.group, one.by) for one in plain} == {("direct", "style"), ("near", "style"), ("far", "object")}
+
+
+def test_each_concept_is_of_the_kind_of_the_edit_that_erases_it(tmp_path) -> None:
+    origins = [
+        SimpleNamespace(kind=kind, targets=(name,), retain=()) for name, kind in (("cup", "object"), ("ink", "style"))
+    ]
+    run = EvaluationRun(("cup", "ink"), tmp_path, suite="smoke", model="somewhere")
+    direct = [one for one in suite_of_run(run, origins).checks(run.concepts) if one.group == "direct"]
+    assert {(one.concept, one.by) for one in direct} == {("cup", "object"), ("ink", "style")}
 
 
 def test_a_prompt_file_keeps_everything_of_a_protocol_but_its_prompts(tmp_path) -> None:

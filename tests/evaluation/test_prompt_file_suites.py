@@ -50,6 +50,18 @@ def test_forms_that_name_their_own_concepts_can_be_evaluated(tmp_path, form) -> 
     assert [row[1] for row in asked(tmp_path, text, "Lund")[0]] == groups
 
 
+def test_of_a_style_all_that_the_file_asks_for_so_is_one_and_nouns_are_objects(tmp_path) -> None:
+    def aspects(name: str, text: str) -> dict[str, str]:
+        (tmp_path / name).write_text(text)
+        checks = suite_from_file(tmp_path / name, ("Lund",), None, kind="style").checks(("Lund",))
+        return {check.concept: check.by for check in checks}
+
+    assert aspects("mace.csv", FORMS["mace"][0]) == {"Lund": "style", "Moe": "style"}
+    assert aspects("noun.csv", FORMS["hub-pinpoint"][0]) == {"hat": "object"}
+    selective = '[{"prompt": "a boat by Lund", "nouns": ["boat", "Lund"]}]'
+    assert aspects("s.json", selective) == {"boat": "object", "Lund": "object"}, "as things beside it"
+
+
 def test_a_name_is_one_however_it_is_spelled(tmp_path) -> None:
     """By the model's tokenizers, which may read capitals."""
     composed, decomposed = (unicodedata.normalize(form, "Zo\u00e9 Lund") for form in ("NFC", "NFD"))

@@ -73,9 +73,14 @@ class World(Protocol):
         """The suite that checks an erasure of concepts."""
 
     def suite_from_file(
-        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+        self,
+        path: Path,
+        concepts: Sequence[str],
+        key: TextKey = folded_text,
+        own_judge: bool = True,
+        kind: ConceptKind = "object",
     ) -> Suite:
-        """The suite of a prompt file; `key` tells which names are one concept.
+        """The suite of a prompt file; `key` tells which names are one concept, `kind` is theirs.
 
         With `own_judge` it has only prompts that the world's own judge can answer.
         """
@@ -141,9 +146,14 @@ class MojiWorld:
         return replace(suites["erase"], sizes=sizes)
 
     def suite_from_file(
-        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+        self,
+        path: Path,
+        concepts: Sequence[str],
+        key: TextKey = folded_text,
+        own_judge: bool = True,
+        kind: ConceptKind = "object",
     ) -> Suite:
-        return suite_from_file(path, concepts, self.table, key, own_judge)
+        return suite_from_file(path, concepts, self.table, key, own_judge, kind)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         return knowledge_from_table(concept.name)
@@ -194,9 +204,14 @@ class UserWorld:
         return suite_from_concepts(concepts, retain, sizes)
 
     def suite_from_file(
-        self, path: Path, concepts: Sequence[str], key: TextKey = folded_text, own_judge: bool = True
+        self,
+        path: Path,
+        concepts: Sequence[str],
+        key: TextKey = folded_text,
+        own_judge: bool = True,
+        kind: ConceptKind = "object",
     ) -> Suite:
-        return suite_from_file(path, concepts, None, key)
+        return suite_from_file(path, concepts, None, key, kind=kind)
 
     def attacker_knowledge(self, concept: Concept, retain: Sequence[str]) -> AttackerKnowledge:
         return knowledge_from_concept(concept, retain)

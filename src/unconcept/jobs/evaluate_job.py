@@ -14,10 +14,10 @@ from ..edits.base import validate_strength
 from ..edits.weights import base_note
 from ..erasing.edit_notes import edit_notes
 from ..evaluation.attacks.ladder import named_rungs
-from ..evaluation.attacks.selection import attacks_of_family, gradable_attacks
+from ..evaluation.attacks.selection import attacks_of_family, first_attacked_note, gradable_attacks
 from ..evaluation.judging.advice import adviser_of
-from ..evaluation.judging.choice import choose_judge, require_no_adviser
-from ..evaluation.judging.judge import Judge, require_scorer_files
+from ..evaluation.judging.choice import choose_judge, foreseen_judge, require_no_adviser
+from ..evaluation.judging.judge import Judge, require_measuring, require_scorer_files
 from ..evaluation.references.record import require_never_saw
 from ..evaluation.sampling import DrawSpec, long_prompts_note
 from ..evaluation.suites.registry import Suite, suites
@@ -27,9 +27,10 @@ from ..evaluation.trials.bench import edits_beside_methods, trial_of_edit
 from ..evaluation.trials.ladder import require_a_rung
 from ..evaluation.trials.trial import Trial
 from ..evaluation.worlds import world_of
-from ..models import ModelView, find_model
+from ..models import find_model
 from ..models.checkpoint.hub import is_hub_id
 from ..models.images import read_picture_folder
+from ..models.loading import find_device
 from ..models.text.text_identity import TokenTextKey
 from ..prompts.safety import require_drawable
 from .edit_base import base_of_edits
@@ -150,12 +151,14 @@ def open_run(run: EvaluationRun) -> OpenRun:
     edits = {path: open_edit(path) for path in run.edits}
     origins = [origin_of(edit) for edit in edits.values()]
     run = with_base(run)
+    _require_fitting_judge(run)
     validate_strength(run.strength, run.amplify)
     may_be_fixed = not run.variants  # Methods erase from plain weights alone.
     find_model(run.model, may_be_fixed)
     unedited = EditedModel(run.model, device=run.device, dtype=run.dtype, may_be_fixed=may_be_fixed)
     suite = suite_of_run(run, origins, TokenTextKey.of(unedited.base()))
-    _require_references(run, suite, unedited.base())
+    if run.references is not None:
+        read_picture_folder(run.references, unedited.base(), suite.least_references)
     for names in run.requests:
         require_drawable([prompt.text for prompt in suite.prompts(names)], names)
     judge = _judge(run, origins, suite, unedited)
@@ -170,7 +173,7 @@ def open_run(run: EvaluationRun) -> OpenRun:
         note = base_note(edit, unedited.base())
         notes |= {"base": note} if note else {}
     asked = edits_beside_methods(run.edits, run.requests) if run.variants else asked_of_edits(run, suite.stepwise)
-    notes |= _attacked_note(suite, [names for _, names in asked] or run.requests)
+    notes |= first_attacked_note(suite, [names for _, names in asked] or run.requests)
     trials = [trial_of_edit(path, unedited, names, run.strength) for path, names in asked]
     for trial in trials:
         require_a_rung(trial, suite, judge)
@@ -190,15 +193,6 @@ def asked_of_edits(run: EvaluationRun, stepwise: bool) -> list[tuple[Path, tuple
     return [(path, run.concepts[: i + 1] if stepwise else run.concepts) for i, path in enumerate(run.edits)]
 
 
-def _attacked_note(suite: Suite, asked: Sequence[tuple[str, ...]]) -> dict[str, str]:
-    """Say that only the first of several concepts is attacked, if so."""
-    named = list(dict.fromkeys(names[0] for names in asked if len(names) > 1))
-    if not named or not suite.attacks:
-        return {}
-    told = f"of concepts that are erased together only the first is attacked ({', '.join(named[:3])})"
-    return {"attacked": f"{told}; `unconcept attack` attacks each"}
-
-
 def _require_known_names(run: EvaluationRun) -> None:
     """Raise a `UsageError` for a name that does not exist, before any edit file is read."""
     suites[run.suite]
@@ -215,24 +209,28 @@ def _require_known_names(run: EvaluationRun) -> None:
     _require_places(run)
 
 
+def _require_fitting_judge(run: EvaluationRun) -> None:
+    """Raise a `UsageError` for a judge that the suite or a named attack cannot use, before a model is opened."""
+    suite, world = suites[run.suite], world_of(run.model)
+    judge = foreseen_judge(run.judge, world.judge, find_device(run.device).type)
+    if judge is not None and world.judge is None:
+        suite.require_judge(judge)
+    if run.attacks is not None or run.rungs is not None:
+        gradable_attacks(replace(suite, attacks=run.attacks or ()), run.attacks or ("ladder",), judge)
+
+
 def _require_places(run: EvaluationRun) -> None:
     """Raise a `UsageError` for files and folders that are not there, or that may not be written."""
     require_usable_folder(run.out, None, run.overwrite)
     for named in run.measures:
         require_scorer_files(named, "--measure")
+    require_measuring(run.measures)
     message = f"references {run.references}: the folder does not exist"
     require(run.references is None or run.references.exists(), message, DataError)
+    unused = f"references {run.references}: suite {run.suite} has no distance of sets: leave --references out"
+    require(run.references is None or suites[run.suite].least_references > 0, unused, SettingsError)
     if run.control is not None and not is_hub_id(run.control):
         find_model(run.control)
-
-
-def _require_references(run: EvaluationRun, suite: Suite, model: ModelView) -> None:
-    """Raise a `UsageError` for references that the suite does not use, or that are no pictures."""
-    if run.references is None:
-        return
-    message = f"references {run.references}: suite {run.suite} has no distance of sets: leave --references out"
-    require(suite.least_references > 0, message, SettingsError)
-    read_picture_folder(run.references, model, suite.least_references)
 
 
 def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: TextKey = folded_text) -> Suite:
@@ -240,7 +238,8 @@ def suite_of_run(run: EvaluationRun, origins: Sequence[EditOrigin] = (), key: Te
     suite, world = suites[run.suite], world_of(run.model)
     world.require_concepts(run.concepts)
     if run.prompts is not None:
-        own = world.suite_from_file(run.prompts, run.concepts, key, own_judge=run.judge is None)
+        kind = _words(run, origins)[0].kind
+        own = world.suite_from_file(run.prompts, run.concepts, key, own_judge=run.judge is None, kind=kind)
         suite = replace(suite.beside_file(own), draw=suite.draw if world.judge else suite.published_draw)
     else:
         suite = world.suite(suite, _words(run, origins), _retained(origins), origins)
@@ -289,8 +288,10 @@ def _judge(run: EvaluationRun, origins: Sequence[EditOrigin], suite: Suite, uned
 
 
 def _words(run: EvaluationRun, origins: Sequence[EditOrigin]) -> list[Concept]:
-    kind = origins[0].kind if origins else "object"
-    return [Concept(name, kind) for name in run.concepts]  # type: ignore[arg-type]
+    """The concepts, each of the kind as which an edit erased it, else of the first edit's."""
+    usual = origins[0].kind if origins else "object"
+    kinds = {name: origin.kind for origin in reversed(origins) for name in origin.targets}
+    return [Concept(name, kinds.get(name, usual)) for name in run.concepts]  # type: ignore[arg-type]
 
 
 def _retained(origins: Sequence[EditOrigin]) -> list[str]:

@@ -71,6 +71,11 @@ class Check:
     """The words by which the prompt names the concept, if they are not its name."""
 
 
+def aspect_of(kind: str) -> JudgedAspect:
+    """What a picture of a concept of this kind is asked about: its style, or its object."""
+    return "style" if kind == "style" else "object"
+
+
 def seeded_prompt(text: str, replicate: int, tuning: bool = False, seed: int = 0) -> Prompt:
     """Derive a prompt's seed from these arguments alone, so that the same prompt gives the same picture everywhere."""
     key = f"{text}\0{replicate}" + (f"\0{seed}" if seed else "")
@@ -239,13 +244,14 @@ def template_checks(concepts: Sequence[Concept], retain: Sequence[str], sizes: G
         for i in range(min(sizes.direct, max(2, sizes.other // 2))):
             forms = KIND_TEMPLATES[concept.kind]
             text = forms[i % len(forms)].format(concept.name)
-            checks.append(Check(sizes.prompt(text, i), "direct", concept.name, "object", (concept.name,)))
+            by = aspect_of(concept.kind)
+            checks.append(Check(sizes.prompt(text, i), "direct", concept.name, by, (concept.name,)))
     for kind in dict.fromkeys(concept.kind for concept in concepts):
         named = {concept.name.casefold() for concept in concepts}
         others = [name for name in _OTHERS_OF_KIND[kind] if name.casefold() not in named]
         for i, name in enumerate(others[: sizes.other]):
             text = KIND_TEMPLATES[kind][0].format(name)
-            checks.append(Check(sizes.prompt(text, i), "near", name, "object", (name,)))
+            checks.append(Check(sizes.prompt(text, i), "near", name, aspect_of(kind), (name,)))
     for i, text in enumerate(([text for text in retain if text.strip()] or _FAR_PROMPTS)[: sizes.other]):
         checks.append(Check(sizes.prompt(text, i), "far", text, "object", (text,)))
     return checks

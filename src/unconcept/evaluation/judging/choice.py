@@ -26,13 +26,16 @@ def choose_judge(named: str | None, own: Judge | None, unedited: EditedModel) ->
 
     The model itself judges unasked only on an accelerator, because on a CPU it takes longer than drawing.
     """
+    is_open = named is None and own is None
+    judge = foreseen_judge(named, own, unedited.base().device.type if is_open else "")
+    return None if judge is None else judge.for_model(unedited)
+
+
+def foreseen_judge(named: str | None, own: Judge | None, device: str) -> Judge | None:
+    """The same before a model is opened, from the kind of its device; what needs the model is left open."""
     if named is not None:
-        return Judge.parse(named).for_model(unedited)
-    if own is not None:
-        return own
-    if unedited.base().device.type == "cpu":
-        return None
-    return Judge(OWN_JUDGE).for_model(unedited)
+        return Judge.parse(named)
+    return own if own is not None or device == "cpu" else Judge(OWN_JUDGE)
 
 
 def require_no_adviser(

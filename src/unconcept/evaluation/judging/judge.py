@@ -72,14 +72,7 @@ class Judge:
 
     def with_measures(self, named: Iterable[str]) -> "Judge":
         """The same judge with these scorers beside it; `SettingsError` for one that measures nothing."""
-        for text in named:
-            name = text.partition("=")[0]
-            require(
-                bool(scorers[name].measures),
-                f"--measure {name}: it measures nothing beside a judge; known are {', '.join(_measuring())}",
-                SettingsError,
-            )
-            require_path_as_taken(text, "--measure")
+        require_measuring(named)
         return replace(self, measures=tuple(named))
 
     def for_model(self, unedited: EditedModel) -> "Judge":
@@ -134,6 +127,15 @@ def require_path_as_taken(named: str, flag: str, wanted: str = "FOLDER") -> None
     wants = parameter is not None and parameter.default is Parameter.empty
     require(bool(path) or not wants, f"{flag} {name}: give {name}={wanted}", SettingsError)
     require(parameter is not None or not path, f"{flag} {named}: it takes no path", SettingsError)
+
+
+def require_measuring(named: Iterable[str]) -> None:
+    """Raise `SettingsError` for a scorer of `--measure` that measures nothing beside a judge."""
+    for text in named:
+        name = text.partition("=")[0]
+        message = f"--measure {name}: it measures nothing beside a judge; known are {', '.join(_measuring())}"
+        require(bool(scorers[name].measures), message, SettingsError)
+        require_path_as_taken(text, "--measure")
 
 
 def require_scorer_files(named: str | None, flag: str) -> None:

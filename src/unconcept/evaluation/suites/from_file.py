@@ -2,14 +2,22 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from ...core.concept import Concept
+from ...core.concept import Concept, ConceptKind
 from ...core.errors import DataError, require
 from ...core.text_identity import TextKey, composed_text, folded_text
-from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, first_of_each_group, template_checks
+from ...prompts.checks import (
+    Check,
+    GroupSizes,
+    JudgedAspect,
+    Prompt,
+    aspect_of,
+    first_of_each_group,
+    template_checks,
+)
 from ...prompts.hub_folder import read_hub_folder
 from ...prompts.loaders import load_prompts
 from ...prompts.sets import PromptGroup, PromptItem, PromptSet
@@ -20,6 +28,7 @@ from .registry import Suite
 UNLIMITED_SIZES = GroupSizes(1_000_000, 1_000_000)
 # Groups of prompts that ask for the target, in some words. About a concept that is not a target, they are near.
 _TARGET_GROUPS: tuple[PromptGroup, ...] = ("direct", "synonym", "paraphrase", "indirect", "other-language")
+_OWN_GROUPS: tuple[PromptGroup, ...] = (*_TARGET_GROUPS, "near")  # in which prompts show the concept as targets' do
 
 
 def suite_from_file(
@@ -28,6 +37,7 @@ def suite_from_file(
     table: ConceptTable | None,
     key: TextKey = folded_text,
     is_table_judged: bool = False,
+    kind: ConceptKind = "object",
 ) -> Suite:
     """Make a suite of all prompts in a published or own file, by group, with the file's seeds and guidance if it has
     them.
@@ -35,7 +45,7 @@ def suite_from_file(
     What a row is about wins over `concepts`: prompts about others are near. Rows that name no concept are about the
     first one. Captions about nothing are left out, because no judge can answer them, and with `is_table_judged` also
     prompts about concepts that are not in the table. The suite's note counts all of these. `key` tells which names are
-    one concept.
+    one concept, `kind` what the concepts are, and others that are asked for alike, if no table knows it.
     """
     read = read_hub_folder(path, concepts[0]) if path.is_dir() else load_prompts(path, concept=concepts[0])
     known = [entry.name for entry in table.entries] if table else []
@@ -57,12 +67,15 @@ def suite_from_file(
         DataError,
     )
 
+    alike = {spelled.get(key(item.concept), item.concept) for item in read if _is_asked_as_targets(item)}
+    aspects = _Aspects(table, frozenset({*concepts, *alike}), kind)
+
     def ask(names: Sequence[str], sizes: GroupSizes) -> list[Check]:
-        return [_check(item, sizes, table) for item in first_of_each_group(items, sizes)]
+        return [_check(item, sizes, aspects) for item in first_of_each_group(items, sizes)]
 
     summary = f"{len(items)} prompts of {path.name}"
     note = _reading_note(path, read, items, concepts, unknown)
-    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=note, direct=partial(_check_about, table, "direct"))
+    return Suite(path.stem, summary, UNLIMITED_SIZES, ask, note=note, direct=partial(_check_about, aspects, "direct"))
 
 
 def _grouped(item: PromptItem, name: str, concepts: Sequence[str]) -> PromptItem:
@@ -122,13 +135,36 @@ def suite_from_concepts(concepts: Sequence[Concept], retain: Sequence[str], size
     return Suite("plain", "concepts in their kind's templates, and retained texts", sizes, ask)
 
 
-def _check(item: PromptItem, sizes: GroupSizes, table: ConceptTable | None) -> Check:
+def _is_asked_as_targets(item: PromptItem) -> bool:
+    """Whether a row is about a target, or about what is retained beside targets; HUB's near nouns have a tag."""
+    return item.group in _TARGET_GROUPS or (item.group == "near" and not item.tag)
+
+
+@dataclass(frozen=True)
+class _Aspects:
+    """What is asked about pictures of a concept: a table's kind, else that of the targets where it must be theirs."""
+
+    table: ConceptTable | None
+    alike: frozenset[str]
+    """The targets, and others of their kind."""
+    kind: ConceptKind
+
+    def question(self, group: PromptGroup, concept: str) -> tuple[JudgedAspect, tuple[str, ...]]:
+        """The aspect, and the labels that the judge looks for."""
+        if self.table is not None:
+            known = {entry.name: entry for entry in self.table.entries}
+            if concept in known:
+                return aspect_of(known[concept].kind), known[concept].labels
+        if group == "style":
+            return "style", (concept,)
+        return aspect_of(self.kind) if concept in self.alike and group in _OWN_GROUPS else "object", (concept,)
+
+
+def _check(item: PromptItem, sizes: GroupSizes, aspects: _Aspects) -> Check:
     seed = sizes.prompt(item.text, item.replicate).seed if item.seed is None else item.seed
-    return _check_about(table, item.group, Prompt(item.text, seed, item.guidance_scale), item.concept)
+    return _check_about(aspects, item.group, Prompt(item.text, seed, item.guidance_scale), item.concept)
 
 
-def _check_about(table: ConceptTable | None, group: PromptGroup, prompt: Prompt, concept: str) -> Check:
-    known = {entry.name: entry for entry in table.entries} if table else {}
-    entry = known.get(concept)
-    by: JudgedAspect = "style" if entry is not None and entry.kind == "style" else "object"
-    return Check(prompt, group, concept, by, (concept,) if entry is None else entry.labels)
+def _check_about(aspects: _Aspects, group: PromptGroup, prompt: Prompt, concept: str) -> Check:
+    by, labels = aspects.question(group, concept)
+    return Check(prompt, group, concept, by, labels)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from ...core.errors import DataError, require
 from ...core.text_identity import composed_text
 from ...metrics.intervals import Rate, wilson
-from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, far_entries
+from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, aspect_of, far_entries
 from ...prompts.text_matching import find_name
 from ...worlds.scenes import one_phrase, pair_phrase, scene_caption, scene_words
 from ...worlds.table import ConceptEntry, concept_table
@@ -52,7 +52,7 @@ def _in_scene(entry: ConceptEntry, other: ConceptEntry, i: int, sizes: GroupSize
     """One object in a style on a background; the target is the object, or the style."""
     grounds = [one.name for one in scene_words().backgrounds if entry.name not in one.unseen]
     ground = grounds[i % len(grounds)]
-    by: JudgedAspect = "style" if entry.kind == "style" else "object"
+    by = aspect_of(entry.kind)
     if by == "style":
         asked = sizes.prompt(scene_caption(one_phrase(other.name), entry.name, ground), i)
         rest = Check(asked, "co-occurring", other.name, "object", other.labels)

@@ -9,7 +9,7 @@ from ...core.concept import Concept
 from ...core.errors import RequestError
 from ...core.text_identity import composed_text
 from ...metrics.intervals import Rate, clustered_share
-from ...prompts.checks import Check, GroupSizes, JudgedAspect
+from ...prompts.checks import Check, GroupSizes, JudgedAspect, aspect_of
 from ...prompts.text_matching import find_name
 from ...report.data_types import RateData
 from ...report.forget_set_data import CandidateData, ForgetSetData, ForgetSetsData, SetKind
@@ -134,7 +134,7 @@ def concept_of_prompt(text: str, table: ConceptTable | None) -> tuple[str, Judge
         if span is not None:
             named = " ".join(composed_text(text)[slice(*span)].casefold().split())
             entry = next(entry for entry in entries if entry.name.casefold() == named)
-            return entry.name, "style" if entry.kind == "style" else "object", entry.labels
+            return entry.name, aspect_of(entry.kind), entry.labels
     raise RequestError(f"prompt {text!r} names no concept of moji's table, so no judge can tell it: name one in it")
 
 

@@ -1,5 +1,6 @@
 """Searches for the candidates that are hardest to erase together, and measures them beside easier and random sets."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from ...core.progress import ProgressCallback, ignore_progress
 from ...core.request import require_distinct_texts
 from ...core.settings import build_settings
 from ...evaluation.attacks.worst_case import SetSearch, SetSearchSettings
-from ...evaluation.judging.choice import NOT_JUDGED_NOTE
+from ...evaluation.judging.choice import NOT_JUDGED_NOTE, foreseen_judge
 from ...evaluation.tasks.edit_task import Variant, variant_of_method
 from ...evaluation.trials.forget_sets import (
     CandidateKind,
@@ -22,6 +23,7 @@ from ...evaluation.trials.report import Report
 from ...evaluation.trials.trial import RunContext
 from ...evaluation.worlds import world_of
 from ...methods import methods
+from ...models.loading import find_device
 from ...models.text.text_identity import TokenTextKey
 from ...prompts.safety import require_drawable
 from ...worlds.table import table_of
@@ -74,9 +76,17 @@ def _variant(options: WorstCaseOptions) -> Variant:
     return replace(variant, bare=options.by == "prompt")
 
 
-def find_worst_case(run: WorstCaseRun, progress: ProgressCallback = ignore_progress) -> Report:
-    """Search for the set that is hardest to erase, or continue an interrupted search, and report."""
+def find_worst_case(
+    run: WorstCaseRun,
+    progress: ProgressCallback = ignore_progress,
+    announce: Callable[[OpenRun], None] = lambda opened: None,
+) -> Report:
+    """Search for the set that is hardest to erase, or continue an interrupted search, and report.
+
+    `announce` is called before anything is written or drawn.
+    """
     opened, plan = open_search(run)
+    announce(opened)
 
     def examine(_: OpenRun, folder: Path, context: RunContext) -> Measured:
         found, tally, data = examine_forget_sets(plan, folder, context)
@@ -91,8 +101,9 @@ def open_search(run: WorstCaseRun) -> tuple[OpenRun, ForgetSetPlan]:
     Bad input raises `UsageError` before anything is drawn.
     """
     require_drawable(run.candidates)
+    judge = foreseen_judge(run.judge, world_of(run.model).judge, find_device(run.device).type)
+    require(judge is not None, f"{NOT_JUDGED_NOTE}: sets are compared by their pictures", SettingsError)
     opened = open_run(run)
-    require(opened.judge is not None, f"{NOT_JUDGED_NOTE}: sets are compared by their pictures", SettingsError)
     suite = set_suite(world_of(run.model), run.candidates, run.by, table_of(run.model))
     suite = suite.with_limit(run.limit, run.seed)
     plan = ForgetSetPlan(
