@@ -109,9 +109,12 @@ def test_names_of_several_words_are_found_in_captions(caption) -> None:
     assert not erase_eval.names_concept("a hotdog facet", check)
 
 
-def test_each_picture_is_captioned_once_a_side(networks) -> None:
-    erase_eval.erase_eval_figures(evidence([picture(1, 0, True)] * 2, (False, False)))
-    assert networks.calls <= 6, "not once for each pair"
+def test_each_picture_is_captioned_once_for_figures_and_notes(networks) -> None:
+    """The release asks its judge about a picture once for each pair."""
+    found = evidence([picture(1, 0, True)] * 2, (False, False))
+    SUITE.figures(found)
+    SUITE.notes(found)
+    assert networks.calls == 2, "those before and those after"
 
 
 def test_what_is_missing_is_said_with_its_remedy(monkeypatch) -> None:

@@ -9,11 +9,11 @@ Differs: the released code looks for the hyphenated name in captions, case-sensi
 each pair; here names are compared as words in any case, and each picture is judged once.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import starmap
 
 import torch
-from torch import Tensor
 
 from ...core.errors import DataError, require
 from ...core.text_identity import composed_text
@@ -21,7 +21,7 @@ from ...metrics.erase_eval import distribution_score, survival_interval, surviva
 from ...metrics.frechet import gaussian_mmd
 from ...models.images import read_fitted_pictures
 from ...prompts.captions import load_captions
-from ...prompts.checks import Check, GroupSizes, JudgedAspect, Prompt, far_entries, seeded_prompt
+from ...prompts.checks import Check, GroupSizes, Prompt, aspect_of, far_entries, seeded_prompt
 from ...prompts.sets import PromptGroup
 from ...prompts.text_matching import find_name
 from ...scorers import AgreementScorer, Captioner, RawScore
@@ -59,7 +59,7 @@ def erase_eval_checks(concepts: Sequence[str], sizes: GroupSizes) -> list[Check]
 
 
 def _pictures(text: str, group: PromptGroup, entry: ConceptEntry, sizes: GroupSizes) -> list[Check]:
-    by: JudgedAspect = "style" if entry.kind == "style" else "object"
+    by = aspect_of(entry.kind)
     return [Check(sizes.prompt(text, i), group, entry.name, by, entry.labels) for i in range(sizes.direct)]
 
 
@@ -119,14 +119,7 @@ def repeated_prompts(concepts: Sequence[str], own: Suite, sizes: GroupSizes) -> 
 
 def erase_eval_figures(found: TrialEvidence) -> list[SuiteFigure]:
     """Compute M1 to M4 as far as the run has what they need, and with all four the total, its product and its least."""
-    by, name = image_measures(found.judge), found.judge.open().name
-    made: dict[str, SuiteFigure] = {}
-    if by.clip is not None:
-        clip = by.clip
-        if by.captions is not None:
-            made |= _survival(found, "M1", "direct", _caption_rows(by.captions, clip), by.captions)
-        made |= _survival(found, "M2", "indirect", clip.clip.embed_images, None)
-        made |= _agreement(found, clip) | _distribution(found, clip)
+    made, name = _scores(found), found.judge.open().name
     figures = [made[score] for score in _FORMULAS if score in made]
     if len(figures) == len(_FORMULAS):
         values = [figure.value for figure in figures]
@@ -140,27 +133,41 @@ def erase_eval_figures(found: TrialEvidence) -> list[SuiteFigure]:
     return [SuiteFigure(f"{one.name}, {name}", *_rest(one)) for one in figures]
 
 
+@lru_cache(maxsize=1)  # Notes are asked for after the figures, and captions take long.
+def _scores(found: TrialEvidence) -> Mapping[str, SuiteFigure]:
+    """M1 to M4, as far as the run has what they need."""
+    by, made = image_measures(found.judge), dict[str, SuiteFigure]()
+    if by.clip is not None:
+        made |= _survival(found, "M1", "direct", by.clip, by.captions) if by.captions is not None else {}
+        made |= _survival(found, "M2", "indirect", by.clip, None)
+        made |= _agreement(found, by.clip) | _distribution(found, by.clip)
+    return made
+
+
 def _rest(one: SuiteFigure) -> tuple[float, float | None, int, str, tuple[float, float] | None]:
     return one.value, one.before, one.n, one.formula, one.interval
 
 
-def _caption_rows(captioner: Captioner, clip: AgreementScorer) -> Callable[[Tensor], Tensor]:
-    return lambda pictures: clip.clip.embed_texts(captioner.captions(pictures))
-
-
 @torch.no_grad()
 def _survival(
-    found: TrialEvidence, score: str, group: str, rows: Callable[[Tensor], Tensor], captioner: Captioner | None
+    found: TrialEvidence, score: str, group: str, clip: AgreementScorer, captioner: Captioner | None
 ) -> dict[str, SuiteFigure]:
-    """M1 or M2: a mean over prompts of the mean over pairs of pictures, none of a picture that shows the target."""
+    """M1 or M2: a mean over prompts of the mean over pairs of pictures, none of a picture that shows the target.
+
+    With a captioner each picture is captioned once, and captions are compared.
+    """
     sides: list[list[tuple[list[list[float]], list[bool]]]] = [[], []]
     pictures = found.pictures() if found.answers_in(group) else {}
     for members in _by_prompt(found.answers_in(group)):
         prompts = [answer.check.prompt for answer in members]
-        before = stack_images(pictures, prompts, 0)
-        for side, drawn in enumerate((before, stack_images(pictures, prompts, 1))):
-            cosines = (rows(before) @ rows(drawn).T).tolist()
-            sides[side].append((cosines, _shown(members, side, drawn, captioner)))
+        drawn = [stack_images(pictures, prompts, side) for side in (0, 1)]
+        said = None if captioner is None else [captioner.captions(side) for side in drawn]
+        rows = (
+            [clip.clip.embed_images(one) for one in drawn] if said is None else list(map(clip.clip.embed_texts, said))
+        )
+        for side in (0, 1):
+            shown = _shown(members, side, None if said is None else said[side])
+            sides[side].append(((rows[0] @ rows[side].T).tolist(), shown))
     if not sides[1]:
         return {}
     old, new = (list(starmap(survival_score, side)) for side in sides)
@@ -184,12 +191,11 @@ def _by_prompt(answers: Sequence[PairedAnswer]) -> list[list[PairedAnswer]]:
     return list(grouped.values())
 
 
-def _shown(members: Sequence[PairedAnswer], side: int, drawn: Tensor, captioner: Captioner | None) -> list[bool]:
-    """Whether each picture still shows the target: the judge finds it and, with a captioner, the caption names it."""
+def _shown(members: Sequence[PairedAnswer], side: int, said: Sequence[str] | None) -> list[bool]:
+    """Whether each picture still shows the target: the judge finds it and, with captions, its caption names it."""
     found = [answer.hits[side] for answer in members]
-    if captioner is None:
+    if said is None:
         return found
-    said = captioner.captions(drawn)
     return [hit and names_concept(text, answer.check) for hit, text, answer in zip(found, said, members, strict=True)]
 
 
@@ -244,7 +250,7 @@ def _distribution(found: TrialEvidence, clip: AgreementScorer) -> dict[str, Suit
 
 def erase_eval_notes(found: TrialEvidence) -> dict[str, str]:
     """Say what stands in for the paper's judges and pictures, which scores are missing, and which prompts are weak."""
-    by, made = image_measures(found.judge), {figure.name[:2] for figure in erase_eval_figures(found)}
+    by, made = image_measures(found.judge), _scores(found)
     networks = [one.name for one in (by.captions, by.clip) if one is not None]
     told = {
         "EraseEval": f"judged by {found.judge.open().name}, captions and embeddings by {', '.join(networks) or 'none'}"
