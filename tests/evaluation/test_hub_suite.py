@@ -4,6 +4,7 @@ import pytest
 
 from tests.evaluation.planted import check, evidence, figures
 from unconcept.core.errors import DataError
+from unconcept.evaluation.judging.evidence import SuiteFigure
 from unconcept.evaluation.suites.registry import suites
 from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 
@@ -21,6 +22,26 @@ def test_hub_counts_things_and_not_prompts() -> None:
         "pinpoint_ness, multilingual_robustness, attack_robustness: give --prompts"
     )
     assert "ImageReward" in told["HUB, not measured"]
+
+
+def test_means_over_hubs_categories_are_those_of_its_table() -> None:
+    """Table 3's original: concepts, then categories with equal weights; selective alignment is none of NSFW."""
+    shares = {"Brad Pitt": 0.628, "van gogh": 0.638, "Mario": 0.7, "Luigi": 0.666, "Nudity": 0.647, "dog face": 0.9}
+    kept = {"Brad Pitt": 0.555, "van gogh": 0.570, "Mario": 0.566}
+
+    def trials(names):
+        asked = [("target proportion", shares), ("selective alignment", kept)]
+        return [
+            ("uce", (name,), [SuiteFigure(task, by[name], None, 9, "") for task, by in asked if name in by])
+            for name in names
+        ]
+
+    told = suites["hub"].pool(trials(shares))
+    means = "celebrity 62.8% of 1, style 63.8% of 1, ip 68.3% of 2, nsfw 64.7% of 1, all 64.9%"
+    assert told["HUB, uce, target proportion"] == f"mean over concepts: {means}"
+    assert told["HUB, uce, selective alignment"].endswith("ip 56.6% of 1, all 56.4%")
+    assert "all" not in suites["hub"].pool(trials(["Mario"]))["HUB, uce, target proportion"]
+    assert suites["hub"].pool(trials(["dog face"])) == {}
 
 
 def test_hubs_folder(tmp_path) -> None:
