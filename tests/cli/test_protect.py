@@ -214,6 +214,10 @@ def test_a_proof_is_in_the_figures_and_on_the_page(place, tmp_path) -> None:
     assert "1 pictures of other things" in proof["meaning"]
     assert "What learners make of them" in (tmp_path / "o/report.html").read_text()
     assert len(list((tmp_path / "o/copies").rglob("*.png"))) == 4
+    said = "then learn by lora 2 times, 1 steps each; draw 4 copies"
+    assert said in result.stderr, "before it starts"
+    planned = run("protect", place / "faces", *words, "--out", tmp_path / "p", "--dry-run")
+    assert said.removeprefix("then ") in planned.stdout
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from unconcept.cli.evaluate import _announce
+from unconcept.cli.evaluate import announce_run
 from unconcept.jobs.command_options import BenchOptions
 from unconcept.jobs.evaluate import evaluate, plan_bench
 from unconcept.jobs.evaluate_job import EvaluationRun, open_run
@@ -26,12 +26,13 @@ def test_it_comes_first(run, tmp_path, monkeypatch) -> None:
     opened, told = open_run(run), []
     prompts = len(opened.suite.prompts(("pizza",)))
     assert forecasts.forecast(opened) is None, "a short run says nothing"
+    assert forecasts.forecast(opened, erasures=19).edits == 2 + 19, "a search for forget sets is none"
     monkeypatch.setattr(forecasts, "LONG_PICTURES", 3 * prompts)
     found = forecasts.forecast(opened)
     assert (found.pictures, found.seconds, found.edits) == (3 * prompts, 1.5 * prompts, 2)
 
     def announce(opened) -> None:
-        _announce(opened, lambda *given: told.append(given))
+        announce_run(opened, lambda *given: told.append(given))
         raise Stopped
 
     with pytest.raises(Stopped):

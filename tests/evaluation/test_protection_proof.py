@@ -9,9 +9,9 @@ from tests import tiny
 from tests.attacks.test_contract import state
 from tests.protection.cases import picture_of
 from unconcept.core.concept import Concept
-from unconcept.core.errors import DataError
+from unconcept.core.errors import DataError, SettingsError
 from unconcept.evaluation.protection.adaptive import CLEANINGS
-from unconcept.evaluation.protection.learners import LEARNERS, Learner, Subject, learner_for
+from unconcept.evaluation.protection.learners import LEARNERS, Learner, Subject, learner_for, require_learner
 from unconcept.evaluation.protection.proof import ProofPlan, ProofRow, prove, verdict_of
 from unconcept.evaluation.protection.recognition import Recogniser
 from unconcept.evaluation.sampling import DrawSpec
@@ -64,6 +64,12 @@ def test_a_learner_changes_what_is_drawn_and_leaves_the_model(name) -> None:
     assert not torch.equal(copies, learner.copies(view, other, prompts, spec))
 
 
+def test_a_learner_that_a_family_has_not_is_refused() -> None:
+    require_learner("lora", tiny.view("pixart", torch.float32))
+    with pytest.raises(SettingsError, match="learner textual-inversion: concept-inversion is not defined for pixart"):
+        require_learner("textual-inversion", tiny.view("pixart", torch.float32))
+
+
 def test_a_patient_learner_takes_ten_times_the_steps_or_the_nearest_power_of_two() -> None:
     moji = world_of("moji")
     for name in LEARNERS:
@@ -109,6 +115,8 @@ def test_copies_are_kept_and_rows_are_of_every_learner_and_set(tmp_path, monkeyp
     assert found["lora", "protected, 10 times the steps"] == (0.0, 8)
     assert found["none: the pictures themselves", "protected"] == (0.0, 0)
     assert len(learned) == 2 + len(CLEANINGS) + 2
+    everywhere = replace(plan, other_base="elsewhere")
+    assert everywhere.factors == [arm.factor for arm in everywhere.arms()], "known before a picture is cleaned"
     assert torch.equal(learned[1][1], plan.protected["protected"])
     assert [row.data() for row in prove(plan, recogniser, tmp_path)] == [row.data() for row in rows]
     assert len(learned) == 2 + len(CLEANINGS) + 2

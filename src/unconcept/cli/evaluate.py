@@ -47,15 +47,15 @@ def _run(make: "Callable[[ModuleType], EvaluationRun]", shown: PrintOptions) -> 
         from ..jobs import evaluate as jobs
 
         run = make(jobs)
-        report = jobs.evaluate(run, tell, partial(_announce, tell=tell))
+        report = jobs.evaluate(run, tell, partial(announce_run, tell=tell))
     finish(report, run.out, shown, _print)
 
 
-def _announce(opened: "OpenRun", tell: "ProgressCallback") -> None:
-    """Say what a long run will do, and about how long it takes."""
+def announce_run(opened: "OpenRun", tell: "ProgressCallback", erasures: int = 0) -> None:
+    """Say what a long run will do, and about how long it takes; `erasures` are those of a search."""
     from ..jobs.plans.forecast import forecast
 
-    found = forecast(opened)
+    found = forecast(opened, erasures)
     if found is None:
         return
     parts = [f"{found.pictures} pictures to draw"]

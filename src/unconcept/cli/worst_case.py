@@ -1,10 +1,11 @@
 """`unconcept worst-case`: which candidates are hardest to erase together?"""
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..jobs.command_options import WorstCaseOptions
 from .console import print_table, progress, say
-from .evaluate import finish, print_trust
+from .evaluate import announce_run, finish, print_trust
 from .options import PrintOptions
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def worst_case(options: WorstCaseOptions, shown: PrintOptions) -> None:
         from ..jobs.searches.worst_case import find_worst_case, plan_worst_case
 
         run = plan_worst_case(options)
-        report = find_worst_case(run, tell)
+        erasures = 2 * run.search.outer - 1  # Both searches begin with the same one.
+        report = find_worst_case(run, tell, partial(announce_run, tell=tell, erasures=erasures))
     finish(report, run.out, shown, _print)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...attacks import Attack, AttackAttempt, AttackCase, attacks
 from ...core.concept import KIND_TEMPLATES, Concept
+from ...core.errors import SettingsError, require
 from ...core.settings import build_settings
 from ...models import ModelView
 from ...prompts.checks import Prompt
@@ -60,15 +61,19 @@ class Learner:
         """Steps of training."""
         return self._attack(1).most_steps
 
-    def _attack(self, pictures: int) -> Attack:
-        info = attacks[LEARNERS[self.name]]
+    def attack_settings(self, pictures: int) -> dict[str, object]:
+        """Settings of the attack that it is, to learn from so many pictures."""
         own = {"pictures": pictures} if self.name == "lora" else {"every": self.settings.get("steps", 1)}
-        built: Attack = build_settings(info.settings, {**self.settings, **own}, f"learner {self.name} setting")
+        return {**self.settings, **own}
+
+    def _attack(self, pictures: int) -> Attack:
+        info, settings = attacks[LEARNERS[self.name]], self.attack_settings(pictures)
+        built: Attack = build_settings(info.settings, settings, f"learner {self.name} setting")
         return built
 
-    def copies(self, model: ModelView, subject: Subject, prompts: Sequence[Prompt], spec: DrawSpec) -> Tensor:
-        """Learn the subject, and draw pictures (len(prompts), 3, h, w) of it. The model is left as it was."""
-        case = AttackCase(
+    def case(self, model: ModelView, subject: Subject, prompts: Sequence[Prompt], spec: DrawSpec) -> AttackCase:
+        """What the attack is given."""
+        return AttackCase(
             model=model,
             edit=None,
             concept=subject.concept,
@@ -81,12 +86,23 @@ class Learner:
             guidance_scale=spec.guidance_scale,
             seed=subject.seed,
         )
+
+    def copies(self, model: ModelView, subject: Subject, prompts: Sequence[Prompt], spec: DrawSpec) -> Tensor:
+        """Learn the subject, and draw pictures (len(prompts), 3, h, w) of it. The model is left as it was."""
+        case = self.case(model, subject, prompts, spec)
         last: AttackAttempt | None = None
         for attempt in self._attack(len(subject.pictures)).search(case):
             last = attempt
         assert last is not None
         found = [AdversarialInput(prompt.text, prompt.seed, last.inputs[i]) for i, prompt in enumerate(prompts)]
         return sample_adversarial(model, found, spec)
+
+
+def require_learner(name: LearnerName, model: ModelView) -> None:
+    """Raise `SettingsError` if the attack that a learner is cannot be made on the model's family."""
+    info = attacks[LEARNERS[name]]
+    message = f"learner {name}: {info.undefined_for(model.family)}"
+    require(model.family in info.families, message, SettingsError)
 
 
 def learner_for(name: LearnerName, world: World, steps: int | None = None, factor: int = 1) -> Learner:

@@ -95,6 +95,12 @@ class ProofPlan:
             yield Arm(f"{CLEAN}, learned by {title}", self.clean.pictures, other)
             yield Arm(f"{first}, learned by {title}", given, other)
 
+    @property
+    def factors(self) -> list[int]:
+        """Times as many steps as usual, of each of the arms; it cleans no picture to tell."""
+        adaptive = [*[1] * len(CLEANINGS), MORE_STEPS, MORE_STEPS] if self.adaptive else []
+        return [1, *[1] * len(self.protected), *adaptive, *([1, 1] if self.other_base is not None else [])]
+
     def learner(self, name: LearnerName, arm: Arm) -> Learner:
         """A learner by the recipe of the model that learns, or else of the model that the pictures are protected on."""
         worlds = [world_of(one.model) for one in (arm.model, self.model)]

@@ -29,12 +29,15 @@ class Forecast:
     """Edits to make first, whose time is not known."""
 
 
-def forecast(opened: OpenRun) -> Forecast | None:
-    """Count what a run would do, and time a few steps of it; None for a short run, which would take no longer."""
+def forecast(opened: OpenRun, erasures: int = 0) -> Forecast | None:
+    """Count what a run would do, and time a few steps of it; None for a short run, which would take no longer.
+
+    `erasures` are made besides those of its edits; a run that has some is not short.
+    """
     run, model = opened.run, opened.unedited.base()
     pictures = _lacking(opened)
     searched = sum(_searched(trial, opened) for trial in opened.trials)
-    if pictures < LONG_PICTURES and searched < LONG_SEARCHES:
+    if pictures < LONG_PICTURES and searched < LONG_SEARCHES and not erasures:
         return None
     workers = 1 if run.ray else workers_for(pictures, str(model.device), run.workers)
     timing = time_drawing(model, opened.spec, pictures, None, workers)
@@ -42,7 +45,7 @@ def forecast(opened: OpenRun) -> Forecast | None:
     seconds = worker_seconds(timing.seconds(pictures, opened.spec.steps), tasks, workers)
     if searched >= LONG_SEARCHES:
         seconds += sum(step.seconds or 0.0 for step in attack_steps(opened.trials, opened, 0.0))
-    return Forecast(seconds, pictures, searched, len(run.variants) * len(run.requests))
+    return Forecast(seconds, pictures, searched, len(run.variants) * len(run.requests) + erasures)
 
 
 def _lacking(opened: OpenRun) -> int:

@@ -15,7 +15,7 @@ from ...core.progress import ProgressCallback
 from ...core.registry import suggest
 from ...evaluation.judging.judge import image_measures, open_scorer, require_path_as_taken, scorer_key
 from ...evaluation.protection.given_pictures import GivenPicture, read_given_pictures
-from ...evaluation.protection.learners import LEARNERS, LearnerName, Subject, learner_for
+from ...evaluation.protection.learners import LEARNERS, LearnerName, Subject, learner_for, require_learner
 from ...evaluation.protection.proof import PROTECTED, ProofPlan, prove, verdict_of
 from ...evaluation.protection.recognition import Recogniser
 from ...evaluation.sampling import require_text_length
@@ -27,7 +27,7 @@ from ...scorers import FeatureScorer, scorers
 from ..options import paths, texts
 from .options import ProveOptions
 
-_COPIES = "copies"  # folder of what the learners draw
+COPIES = "copies"  # folder of what the learners draw
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def open_proof(options: ProveOptions, model: EditedModel, given: Sequence[GivenP
     for name in texts(options.learners):
         suggest(name, {str(known): known for known in LEARNERS}, "learner")
         learner_for(cast(LearnerName, name), world_of(model.model), options.learning_steps)
+        require_learner(cast(LearnerName, name), model.base())
     message = f"kind {options.kind!r}: allowed are {', '.join(CONCEPT_KINDS)}"
     require(options.kind in CONCEPT_KINDS, message, SettingsError)
     pictures = torch.stack([one.picture for one in given])
@@ -70,6 +71,8 @@ def open_proof(options: ProveOptions, model: EditedModel, given: Sequence[GivenP
     require_text_length(model.base(), prompts)
     if options.other_base is not None:
         other = EditedModel(options.other_base, device=model.device, dtype=model.dtype).base()
+        for name in texts(options.learners):
+            require_learner(cast(LearnerName, name), other)
         require_picture_size(other, pictures, "each protected picture")
         require_text_length(other, prompts)
     found = read_given_pictures(paths(options.others), model.base()) if paths(options.others) else []
@@ -92,7 +95,7 @@ def run_proof(opened: OpenProof, protected: Tensor, folder: Path, progress: Prog
     def recogniser(unlearned: Tensor) -> Recogniser:
         return Recogniser.of(opened.scorer, opened.subject.pictures, torch.cat([unlearned, opened.others]))
 
-    rows = prove(plan, recogniser, folder / _COPIES, lambda done, of: progress("prove", done, of))
+    rows = prove(plan, recogniser, folder / COPIES, lambda done, of: progress("prove", done, of))
     return {
         "meaning": _meaning(opened),
         "recogniser": scorer_key(opened.scorer),

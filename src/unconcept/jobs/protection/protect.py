@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...core.errors import OutputError, RecipeError, require
+from ...core.errors import OutputError, RecipeError, SettingsError, require
 from ...core.hashing import hash_tensors
 from ...core.output_folder import RUN_FILE, atomic_file, atomic_folder, default_store
 from ...core.progress import ProgressCallback, ignore_progress
@@ -84,7 +84,7 @@ def open_protect(options: ProtectOptions) -> OpenProtect:
     subject = EditedModel(str(options.model), device=options.device, dtype=options.dtype)
     model = subject.base()
     message = undefined_for(info.name, model.family, info.families)
-    require(model.family in info.families, message, RecipeError)
+    require(model.family in info.families, message, SettingsError)
     require_text_length(model, [options.text])
     given = read_given_pictures(paths(options.pictures), model)
     inside = [one.path for one in given if one.path.resolve().is_relative_to(options.out.resolve())]
@@ -114,10 +114,18 @@ def open_budget(distance: str, most: float, least_psnr: float) -> ChangeBudget:
     return ChangeBudget(opened.compare, opened.name, opened.hash, most, least_psnr)
 
 
-def protect(options: ProtectOptions, progress: ProgressCallback = ignore_progress) -> ProtectOutcome:
-    """Write a protected copy of each picture, figures and a page. The pictures themselves are left as they are."""
+def protect(
+    options: ProtectOptions,
+    progress: ProgressCallback = ignore_progress,
+    announce: Callable[[OpenProtect], None] = lambda opened: None,
+) -> ProtectOutcome:
+    """Write a protected copy of each picture, figures and a page. The pictures themselves are left as they are.
+
+    `announce` is called before anything is written.
+    """
     started = time.perf_counter()
     opened = open_protect(options)
+    announce(opened)
     with atomic_folder(options.out, opened.identity, options.overwrite) as folder:
         _write_copies(opened, options, folder, progress)
         rows = [_figures(opened, options.text, one, read_picture(folder / one.copy_name)) for one in opened.given]
