@@ -1,7 +1,8 @@
 """Causal language models (Qwen3, Qwen2.5-VL, Mistral) as text encoders, layer by layer with transformers' classes.
 
-Only a skeleton without weights is built. Layers are the outer loop, so that each tensor is read once and only one layer
-is in memory; layers after the last hidden state that is read are never read. Vision towers are not used.
+Only a skeleton without weights is built. Layers are the outer loop, so that each tensor is read once, or an MLP's once
+for some thousand tokens, and no layer is in memory as a whole (`llm_layer.py`). Layers after the last hidden state that
+is read are never read. Vision towers are not used.
 
 A token's state depends on the tokens before it alone, so texts are cut after a named position. They pass the weights in
 blocks of one size, in which each length has its own number of texts; so a text's state does not depend on the others.
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..checkpoint.safetensors_io import table_rows
+from .llm_layer import LlmLayer
 from .llm_skeleton import TOKEN_TABLE, language_prefix, language_skeleton
 from .state_cache import cached_text_states
 from .tokenizer import TextTokenizer, TokenPosition
@@ -93,7 +95,7 @@ class LlmEncoder:
         turns = [_positions(rotary, each, block.first) for block, each in zip(blocks, hidden, strict=True)]
         kept = {0: list(hidden)}
         for number, layer in enumerate(layers[: max(wanted)], 1):
-            self._pass(layer, f"{prefix}layers.{number - 1}.", hidden, masks, turns)
+            LlmLayer(layer, self.weights, f"{prefix}layers.{number - 1}.").forward(hidden, masks, turns)
             if number in wanted:
                 kept[number] = list(hidden)
         if count in wanted:
@@ -101,15 +103,6 @@ class LlmEncoder:
             kept[count] = [torch.func.functional_call(norm, tensors, (each,)) for each in hidden]
         joined = zip(*map(kept.__getitem__, wanted), strict=True)
         return [torch.cat(states, -1) for states in joined]
-
-    def _pass(
-        self, layer: nn.Module, start: str, hidden: list[Tensor], masks: Sequence[Tensor | None], turns: Sequence[Any]
-    ) -> None:
-        """Replace the states (b, l, d) of each block by what a layer makes of them; its tensors are gone after that."""
-        tensors = {name: self.weights[f"{start}{name}"] for name, _ in layer.named_parameters()}
-        for i, (mask, turn) in enumerate(zip(masks, turns, strict=True)):
-            given = {"attention_mask": mask, "position_embeddings": turn}
-            hidden[i] = torch.func.functional_call(layer, tensors, (hidden[i],), given)
 
 
 @dataclass(frozen=True)
