@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from unconcept.core.errors import NumericsError, SettingsError, UnconceptError
 from unconcept.linalg import cholesky, ridge
 from unconcept.linalg.cholesky import stable_cholesky
-from unconcept.linalg.moments import RowShifts, SecondMoments
-from unconcept.linalg.ridge import ridge_directions, ridge_map, ridge_system, ridge_text_map
+from unconcept.linalg.moments import SecondMoments
+from unconcept.linalg.ridge import RowShifts, ridge_directions, ridge_map, ridge_system, ridge_text_map
 
 
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
@@ -27,7 +27,10 @@ def rows(n: int, d: int, seed: int) -> torch.Tensor:
 @settings(deadline=None)
 def test_both_forms_agree(n, m, erase, preserve, lamb, seed) -> None:
     c, p = rows(n, 16, seed), rows(m, 16, seed + 100)
-    small, large = (form(c, p, erase, preserve, lamb).y for form in (ridge._among_texts, ridge._among_dimensions))
+    small, large = (
+        ridge_directions(c, p, erase, preserve, lamb).y,
+        ridge._among_dimensions(c, p, erase, preserve, lamb).y,
+    )
     assert torch.allclose(small, large, atol=1e-10)
 
 
@@ -79,8 +82,8 @@ def test_moments_stand_for_the_retained_rows() -> None:
 def test_sums_over_rows_stand_for_the_rows() -> None:
     """T = (A - C)^T Y with the Y of the rows themselves."""
     c, a, p = rows(30, 8, 0), rows(30, 8, 1), rows(20, 8, 2)
-    shifts = RowShifts.of(c[:11], a[:11]) + RowShifts.of(c[11:], a[11:])
-    found = ridge_map(shifts, SecondMoments.of(p).weighted(0.3), 0.1)
+    shifts = RowShifts.over([(c[:11], a[:11]), (c[11:], a[11:])], SecondMoments.of(p).weighted(0.3))
+    found = ridge_map(shifts, 0.1)
     assert torch.allclose(found.x.T @ found.y, (a - c).T @ ridge_directions(c, p, 1.0, 0.3, 0.1).y, atol=1e-12)
 
 

@@ -66,7 +66,7 @@ class TextMapEdit(WeightEdit):
         return {"x": self.x, "y": self.y}
 
     def delta(self, name: str, weight: Tensor) -> Tensor:
-        """Return (W X^T) Y in the wider of the two dtypes; computed as W T if there are many rows, which is cheaper."""
+        """Return (W X^T) Y in the wider of the two dtypes, or W T if that is cheaper: many rows, several maps."""
         require(
             weight.shape[-1:] == self.x.shape[-1:],
             f"the edit's width {self.x.shape[-1]} is not that of {name}, {tuple(weight.shape)}: apply it to its own"
@@ -77,7 +77,7 @@ class TextMapEdit(WeightEdit):
         # Rounding in kernels depends on alignment: align, so that a weight gives the same bits wherever it was loaded.
         w = weight.detach().to(wide)
         w = w if w.data_ptr() % _ALIGNMENT_BYTES == 0 else w.clone()
-        if 2 * len(self.x) > self.x.shape[1]:
+        if len(self.maps) > 1 and 2 * len(self.x) > self.x.shape[1]:
             return w @ self._map.to(weight.device, wide)
         return (w @ self.x.to(weight.device, wide).T) @ self.y.to(weight.device, wide)
 

@@ -52,7 +52,11 @@ def stable_cholesky(a: Tensor, overwrite: bool = False) -> CholeskyFactor:
     if len(a) > _WHOLE:
         return _factorised_in_place(a if overwrite else a.clone(), mean)
     for jitter in RELATIVE_JITTERS:
-        factor, failed = torch.linalg.cholesky_ex(a + jitter * mean * torch.eye(len(a), dtype=a.dtype, device=a.device))
+        shifted = a
+        if jitter:
+            shifted = a.clone()
+            shifted.diagonal().add_(jitter * mean)
+        factor, failed = torch.linalg.cholesky_ex(shifted)
         if not failed:
             return CholeskyFactor(factor, jitter, condition_number(a, factor))
     raise _singular()

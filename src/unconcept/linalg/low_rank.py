@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .moments import SecondMoments
+from .moments import ELEMENTS_AT_ONCE, SecondMoments
 from .ridge import RidgeSystem
 
 LowRankPair = tuple[Tensor, Tensor]
 LowRankPairs = Mapping[str, LowRankPair]
 _RANK_TOLERANCE = 1e-6  # relative to the largest singular value: below is rounding
 _CHEAP_SVD_ROWS = 256  # up to this many rows an SVD is cheap
+_QR_ROWS = 8192  # from so many rows on a copy of them in float64 is too large
 
 
 def sum_pairs(parts: Sequence[LowRankPairs]) -> dict[str, LowRankPair]:
@@ -57,17 +58,38 @@ def numerical_rank(up: Tensor, down: Tensor) -> int:
 
     Counts singular values above a millionth of the largest, the resolution of factors in float32.
     """
-    left, right = up.detach().double(), down.detach().double()
-    if len(right) <= _CHEAP_SVD_ROWS:
-        sizes = torch.linalg.svdvals(torch.linalg.qr(left, "r")[1] @ torch.linalg.qr(right.T, "r")[1].T)
+    up, down = up.detach(), down.detach()
+    if len(down) <= _CHEAP_SVD_ROWS:
+        left, right = (torch.linalg.qr(each.double(), "r")[1] for each in (up, down.T))
+        sizes = torch.linalg.svdvals(left @ right.T)
         return int((sizes > _RANK_TOLERANCE * sizes.max()).sum()) if len(sizes) and sizes.max() else 0
     from scipy.linalg import lapack  # Imported here because the import takes as long as a small edit.
 
-    if len(right) < right.shape[1]:  # R of right^T = Q R has the same singular values, in fewer columns.
-        right = torch.linalg.qr(right.T, "r")[1].T
-    gram = (right.T @ (left.T @ left) @ right).cpu().numpy()
-    # A pivoted Cholesky factorisation yields the rank at a tenth of the cost of an SVD.
-    return int(lapack.dpstrf(gram, tol=_RANK_TOLERANCE**2 * gram.diagonal().max(initial=0.0))[2]) if gram.any() else 0
+    if len(down) < min(down.shape[1], _QR_ROWS):  # R of down^T = Q R has the same singular values, in fewer columns.
+        down = torch.linalg.qr(down.double().T, "r")[1].T
+    gram = _gram_of_product(up, down)
+    largest = float(gram.diagonal().max())
+    # A pivoted Cholesky factorisation yields the rank at a tenth of the cost of an SVD. LAPACK reads columns.
+    by_columns = gram.T.cpu().numpy()
+    return int(lapack.dpstrf(by_columns, tol=_RANK_TOLERANCE**2 * largest, overwrite_a=1)[2]) if largest else 0
+
+
+def _gram_of_product(up: Tensor, down: Tensor) -> Tensor:
+    """G^T G (d, d) float64 of G = up (o, r) @ down (r, d), on and below its diagonal, some columns at a time."""
+    width, size = down.shape[1], max(1, ELEMENTS_AT_ONCE // len(down))
+    inner = None if _is_identity(up) else SecondMoments.of(up).gram
+    gram = torch.zeros(width, width, dtype=torch.float64, device=down.device)
+    for i in range(0, width, size):
+        part = down[:, i : i + size].double()
+        weighted = part if inner is None else inner @ part
+        for j in range(i, width, size):
+            gram[j : j + size, i : i + size] = down[:, j : j + size].double().T @ weighted
+    return gram
+
+
+def _is_identity(matrix: Tensor) -> bool:
+    is_square = len(matrix) == matrix.shape[1]
+    return is_square and bool((matrix.diagonal() == 1).all()) and int(matrix.count_nonzero()) == len(matrix)
 
 
 def reduce_rows(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Second moments C^T C of rows of text states, the form in which closed-form edits use a retain or prior set.
 
-While there are fewer rows than half the columns, the rows are kept, and systems are solved in their space (`ridge.py`).
+While there are fewer rows than columns, the rows are kept, and systems are solved in their space (`ridge.py`).
 From then on a sum stands for them, d x d float64 for any number of rows. Moments of a union are the sum of its parts'.
 """
 
@@ -19,14 +19,20 @@ from torch import Tensor
 from ..core.errors import UsageError, require
 from ..core.output_folder import write_atomically
 
-ROW_CHUNK = 4096  # rows converted to float64 at once
+ELEMENTS_AT_ONCE = 2**24  # of rows in float64
+ROW_CHUNK = 4096  # rows converted to float64 at once, of at most so many elements
 # Columns of a block: only the blocks of C^T C on and below the diagonal are computed, which saves a third of the time.
 COLUMN_BLOCK = 192
 
 
 def are_few(rows: int, columns: int) -> bool:
-    """Whether rows take less memory than their sum while a system is solved, which needs each twice or more."""
-    return 2 * rows < columns
+    """Whether rows take less memory than the sum of their outer products, and a system less time in their space."""
+    return rows < columns
+
+
+def rows_at_once(width: int) -> int:
+    """How many rows of a width are converted to float64 at once."""
+    return max(1, min(ROW_CHUNK, ELEMENTS_AT_ONCE // max(1, width)))
 
 
 def weigh_rows(rows: Tensor, weights: Sequence[float] | None, counts: Sequence[int] | None = None) -> Tensor:
@@ -63,6 +69,10 @@ class CountedRows:
         counts = torch.ones(len(self.data), dtype=torch.float64, device=self.data.device)
         return ((counts if self.counts is None else self.counts) * prod(self.scales)).sqrt()[:, None]
 
+    def wide(self, columns: slice = slice(None)) -> Tensor:
+        """Z (n, k) float64 with Z^T Z = the sum of their outer products, or some of its columns."""
+        return self.data[:, columns].double() * self.roots()
+
     def block(self, first: int, stop: int) -> Tensor:
         """Rows `first` to `stop` of the outer products' sum up to column `stop`, float64."""
         total = torch.zeros(stop - first, stop, dtype=torch.float64, device=self.data.device)
@@ -72,8 +82,9 @@ class CountedRows:
 
     def chunks(self, stop: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows up to a column, in float64, and the same times their counts."""
-        counts = (None,) * len(self.data) if self.counts is None else self.counts.split(ROW_CHUNK)
-        for rows, each in zip(self.data.split(ROW_CHUNK), counts, strict=False):
+        size = rows_at_once(self.data.shape[1])
+        counts = (None,) * len(self.data) if self.counts is None else self.counts.split(size)
+        for rows, each in zip(self.data.split(size), counts, strict=False):
             wide = rows[:, :stop].double()
             yield wide, wide if each is None else wide * each[:, None]
 
@@ -118,6 +129,7 @@ class SecondMoments:
         for rows in parts:
             count += len(rows)
             held.append(CountedRows.of(rows))
+            del rows  # Before the next ones are made.
             if gram is None and are_few(sum(len(each.data) for each in held), width):
                 continue
             gram = torch.zeros(width, width, dtype=torch.float64, device=device) if gram is None else gram
@@ -125,7 +137,7 @@ class SecondMoments:
                 add_outer_products(gram, part)
             held.clear()
         if gram is not None:
-            return cls((_Sum(mirror_lower(gram)),), count)
+            return cls.of_sum(mirror_lower(gram), count)
         return cls(tuple(held), count) if held else cls.empty(width, device)
 
     @property
@@ -142,15 +154,24 @@ class SecondMoments:
         return None if any(isinstance(each, _Sum) for each in self.terms) else sum(len(e.data) for e in self.terms)
 
     @property
-    def rows(self) -> Tensor:
-        """Z (n, d) float64 with Z^T Z = `gram`, of the rows that are kept."""
-        return torch.cat([e.data.double() * e.roots() for e in self.terms if isinstance(e, CountedRows)])
+    def row_terms(self) -> tuple[CountedRows, ...]:
+        """The terms that are rows: all of them, or none."""
+        return tuple(each for each in self.terms if isinstance(each, CountedRows))
 
     @cached_property
     def gram(self) -> Tensor:
         """The sum (d, d), float64."""
         first = self.terms[0]
-        return first.data if isinstance(first, _Sum) and not first.scales else _total(self.terms)
+        return first.data if isinstance(first, _Sum) and not first.scales else self.total()
+
+    def total(self) -> Tensor:
+        """The sum (d, d), float64, as a new matrix."""
+        return _total(self.terms)
+
+    @classmethod
+    def of_sum(cls, gram: Tensor, count: int) -> "SecondMoments":
+        """Moments of `count` rows whose sum (d, d), float64, is given."""
+        return cls((_Sum(gram),), count)
 
     def __add__(self, other: "SecondMoments") -> "SecondMoments":
         require(
@@ -161,7 +182,7 @@ class SecondMoments:
         terms, count = (*self.terms, *other.terms), self.count + other.count
         joined = SecondMoments(terms, count)
         kept = joined.rows_kept is not None and are_few(joined.rows_kept, self.width)
-        return joined if kept else SecondMoments((_Sum(_total(terms)),), count)
+        return joined if kept else SecondMoments.of_sum(joined.total(), count)
 
     def weighted(self, weight: float) -> "SecondMoments":
         """Moments in which every row's outer product counts `weight` times; weight 0 gives empty moments."""
@@ -182,63 +203,9 @@ class SecondMoments:
         """Load a file that `save` wrote; `UsageError` if it contains no moments."""
         try:
             tensors = load_file(path)
-            return cls((_Sum(tensors["gram"]),), int(tensors["count"]))
+            return cls.of_sum(tensors["gram"], int(tensors["count"]))
         except (OSError, SafetensorError, KeyError) as error:
             raise UsageError(f"moments {path}: {error}; the file is missing or contains something else") from None
-
-
-@dataclass(frozen=True)
-class RowShifts:
-    """Moments of rows c that an edit maps to rows a, and the rows a while those c are kept, or else their sum."""
-
-    moments: SecondMoments
-    wanted: tuple[Tensor, ...]
-    """Rows a of each term of `moments`; none if a sum stands for them."""
-    sums: Tensor | None = None
-
-    @classmethod
-    def of(cls, rows: Tensor, wanted: Tensor) -> "RowShifts":
-        """Make them from `rows` c (n, d) and, for each, the row a in `wanted` (n, d) that replaces it."""
-        pairs = CountedRows.of(torch.stack([rows, wanted], 1))
-        c, a = pairs.data.unbind(1)
-        if are_few(len(c), rows.shape[1]):
-            return cls(SecondMoments((replace(pairs, data=c),), len(rows)), (a,))
-        return cls(SecondMoments.of(rows), (), cross_products([CountedRows(rows)], [wanted]))
-
-    @property
-    def cross(self) -> Tensor:
-        """The sum of (a - c)^T c, (d, d) float64."""
-        held = [each for each in self.moments.terms if isinstance(each, CountedRows)]
-        return cross_products(held, self.wanted) if self.sums is None else self.sums
-
-    @property
-    def rows_kept(self) -> int | None:
-        """How many pairs of rows are kept; None if their sums stand for them."""
-        return self.moments.rows_kept if self.sums is None else None
-
-    @property
-    def rows(self) -> tuple[Tensor, Tensor]:
-        """C and A - C (n, d) float64 of the pairs that are kept, whose products give `moments` and `cross`."""
-        held = [each for each in self.moments.terms if isinstance(each, CountedRows)]
-        pairs = list(zip(held, self.wanted, strict=True))
-        c = torch.cat([each.data.double() * each.roots() for each, _ in pairs])
-        return c, torch.cat([a.double() * each.roots() for each, a in pairs]) - c
-
-    def __add__(self, other: "RowShifts") -> "RowShifts":
-        moments = self.moments + other.moments
-        if None not in (self.rows_kept, other.rows_kept, moments.rows_kept):
-            return RowShifts(moments, (*self.wanted, *other.wanted))
-        return RowShifts(moments, (), self.cross + other.cross)
-
-
-def cross_products(held: Sequence[CountedRows], wanted: Sequence[Tensor]) -> Tensor:
-    """Sum (a - c)^T c over rows c and the rows a that replace them, (d, d) float64."""
-    width = held[0].data.shape[1]
-    total = torch.zeros(width, width, dtype=torch.float64, device=held[0].data.device)
-    for part, replaced in zip(held, wanted, strict=True):
-        for (wide, weighted), a in zip(part.chunks(width), replaced.split(ROW_CHUNK), strict=False):
-            total.addmm_((a.double() - wide).T, weighted)
-    return total
 
 
 def add_outer_products(gram: Tensor, part: CountedRows) -> None:

@@ -7,6 +7,7 @@ in closed form, all adapters are fused into one edit.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import inf
 from typing import ClassVar, Literal
 
@@ -21,8 +22,8 @@ from ..core.settings import settings_data
 from ..edits import DenseEdit, LowRankEdit, TextMapEdit
 from ..edits.fuse import fuse_edits, prior_moments
 from ..linalg.conditions import condition_figure
-from ..linalg.moments import RowShifts, SecondMoments
-from ..linalg.ridge import ridge_map
+from ..linalg.moments import SecondMoments
+from ..linalg.ridge import RowShifts, ridge_map
 from ..models import ModelView
 from ..models.diffusion.vae import picture_size
 from ..models.hooks.attention_maps import record_attention, text_attentions
@@ -171,15 +172,14 @@ class MACE:
         beta = self.train_preserve_scale ** (2 if self.compat == "authors" else 1)
         forms = open_sentences("mace", request, self.templates)
         pairs = zip(request.targets, request.anchors, strict=True)
-        first, *others = (
-            RowShifts.of(*rows)
-            for pair in pairs
-            for rows in shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair)
+        rows = (shared_context_rows(model, sentences_that_fit(model, forms, *pair), *pair) for pair in pairs)
+        wide = torch.promote_types(model.dtype, torch.float32)
+        # Nothing but the solver holds the sums, which are large.
+        solved = ridge_map(
+            RowShifts.over(chain.from_iterable(rows), self.preserved(model, request.retain, beta)), self.lamb, wide
         )
-        found = sum(others, first)
-        solved = ridge_map(found, self.preserved(model, request.retain, beta), self.lamb)
-        wide, figures = torch.promote_types(model.dtype, torch.float32), condition_figure(solved.condition)
-        return TextMapEdit(solved.x.to(wide), solved.y.to(wide), tuple(model.text_maps()), solve_figures=figures)
+        figures = condition_figure(solved.condition)
+        return TextMapEdit(solved.x, solved.y, tuple(model.text_maps()), solve_figures=figures)
 
     def preserved(self, model: ModelView, retain: Sequence[str], scale: float) -> SecondMoments:
         """Return beta M (d, d): the captions' moments, scaled to `prior_size`, plus the retained texts' moments."""
