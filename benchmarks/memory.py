@@ -1,11 +1,11 @@
 """What erasing from a large checkpoint and writing the edited one take, at the shape of SDXL, FLUX.1, FLUX.2 or
 Qwen-Image: `python -m benchmarks.memory sdxl`.
 
-One concept with UCE, or another closed form (`--method`), on random weights, each command a process of its own on one
-thread. Needs 2 x 7 GB of disk for SDXL
-and 2 x 35 GB for FLUX, less where files can be linked; `--layers 1` leaves out transformer blocks, which the edit does
-not read. `flux2 --text-layers 10,5` or `qwenimage --text-layers 7,3` measures two depths of the language model, and
-says what all 40 or 28 layers take on the line through both.
+One concept, or as many as `--concepts` says, with UCE or another closed form (`--method`), on random weights, each
+command a process of its own on one thread. Needs 2 x 7 GB of disk for SDXL and 2 x 35 GB for FLUX, less where files
+can be linked; `--layers 1` leaves out transformer blocks, which the edit does not read. `flux2 --text-layers 10,5` or
+`qwenimage --text-layers 7,3` measures two depths of the language model, and says what all 40 or 28 layers take on the
+line through both.
 """
 
 import argparse
@@ -28,6 +28,8 @@ def main() -> None:
     parser.add_argument("--layers", help="a transformer's blocks of each kind, instead of FLUX's 19 and 38")
     parser.add_argument("--text-layers", help="a language model's layers, two numbers")
     parser.add_argument("--method", choices=METHODS, default="uce")
+    parser.add_argument("--concepts", type=int, default=1, help="made-up names that are erased together")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method")
     parser.add_argument("--captions", type=int, help="of the packaged set that are the prior of trce or mace")
     parser.add_argument(
         "--vocabulary", help="CLIP's bpe_simple_vocab_16e6.txt.gz, where open_clip_torch is not installed"
@@ -57,16 +59,17 @@ def prior(args: argparse.Namespace) -> list[str]:
 
 def measure(args: argparse.Namespace, depth: int) -> dict[str, tuple[float, float]]:
     """CPU seconds and GiB of each command at a depth of the language model, 0 for all of it."""
-    model, edit, (name,) = args.place / args.shape, args.place / "edit", names(1)
+    model, edit = args.place / args.shape, args.place / "edit"
     flags = {"--layers": args.layers, "--vocabulary": args.vocabulary, "--text-layers": str(depth) if depth else None}
     given = [word for flag, value in flags.items() if value for word in (flag, value)]
     program = ["benchmarks.fewer_layers", str(depth)] if depth and args.shape == "flux2" else ["unconcept"]
     common, found = ["--model", str(model), "--out"], dict[str, tuple[float, float]]()
     try:
         measured(["benchmarks.shapes", args.shape, str(model), *given])
-        options = [args.method, *METHODS[args.method], *prior(args)]
+        changed = [word for each in args.set for word in ("--set", each)]
+        options = ["--method", args.method, *METHODS[args.method], *prior(args), *changed, "--anchor", "person"]
         for command in (
-            ["erase", name, "--method", *options, "--anchor", "person", "--no-report", "--quiet", *common, str(edit)],
+            ["erase", *names(args.concepts), *options, "--no-report", "--quiet", *common, str(edit)],
             ["apply", str(edit / "edit.safetensors"), *common, str(args.place / "edited")],
         ):
             cost = measured([*program, *command])
