@@ -30,6 +30,7 @@ from unconcept.evaluation.attacks.inputs import (
 from unconcept.evaluation.attacks.rates import WANTED_CHANGE, attack_rows
 from unconcept.evaluation.attacks.threat_model import knowledge_from_concept, knowledge_from_table
 from unconcept.evaluation.judging.judge import Judge
+from unconcept.evaluation.judging.rates import PairedAnswer
 from unconcept.evaluation.sampling import DrawSpec, draw_prompts
 from unconcept.evaluation.suites.groups import group_checks
 from unconcept.evaluation.suites.registry import Suite
@@ -37,7 +38,8 @@ from unconcept.evaluation.tasks import attack as attacking
 from unconcept.evaluation.tasks.attack import AttackTask, found_picture_key, plan_attacks
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.search_log import SearchLog, SeenPicture
-from unconcept.evaluation.trials.bench import examine_trials
+from unconcept.evaluation.trials.bench import examine_trials, picture_warning
+from unconcept.evaluation.trials.trial import AnsweredTrial
 from unconcept.methods.nag import NAG
 from unconcept.models import Conditioning
 from unconcept.models.diffusion.procedures.image_to_image import ImageToImage
@@ -256,6 +258,22 @@ def test_an_attack_judged_by_other_questions_is_another(pizza) -> None:
     known = knowledge_from_concept(Concept("Van Gogh", "style"), ())
     made = [plan_attacks(EditedModel(), SPEC, Worded("vlm"), known, {"wordings": {}}, [check]) for check in checks]
     assert len({task.id for (task,) in made}) == 2
+
+
+def test_pictures_that_do_not_show_the_concept_are_warned_of(pizza) -> None:
+    """Attacks that begin with pictures of it begin with those."""
+    checks = [one for one in SUITE.checks(("pizza",)) if one.group == "direct"][:2]
+
+    def told(shown: int, *names: str) -> dict[str, str]:
+        words = [("pizza" if i < shown else "goat", "goat") for i in range(2)]
+        answers = [PairedAnswer(check, *pair) for check, pair in zip(checks, words, strict=True)]
+        return picture_warning(AnsweredTrial(trial(pizza), tuple(checks), tuple(answers)), checks, names)
+
+    assert told(1, "wordings", "recall", "sdedit") == {
+        "pictures of the concept": "pictures of pizza, with which recall, sdedit begin: the judge finds it in 1 of 2"
+        " that were drawn for it, so their rates say little"
+    }
+    assert told(2, "recall") == told(1, "wordings") == told(0) == {}
 
 
 def test_what_was_found_can_be_replayed(pizza, tmp_path) -> None:

@@ -129,8 +129,23 @@ def _climbed(answered: Sequence[AnsweredTrial], suite: Suite, context: RunContex
         ladder = ladder_data(rungs, one, checks, context.store, control) if rungs else None
         done = [(part.rung.name, task) for part in rungs for task in part.own if task.is_done(context.store)]
         files = tuple((name, task.path(context.store).with_suffix(".safetensors")) for name, task in done)
-        found.append(Finding(one, (), suite_figures(one, suite, context), files, ladder=ladder))
+        notes = picture_warning(one, checks, [part.rung.attack for part in rungs if part.own])
+        found.append(Finding(one, (), suite_figures(one, suite, context), files, ladder=ladder, notes=notes))
     return found, tally
+
+
+def picture_warning(one: AnsweredTrial, checks: Sequence[Check], names: Sequence[str]) -> dict[str, str]:
+    """Warn that attacks of these names begin with pictures of a concept of which half do not show it, if so.
+
+    They are the unedited model's for the checks, or others of the concept.
+    """
+    shown = [answer.hits[0] for answer in one.answers if answer.check in checks]
+    own = [name for name in dict.fromkeys(names) if attacks[name].place.pictures != "none"]
+    if not own or not shown or 2 * sum(shown) > len(shown):
+        return {}
+    found = f"the judge finds it in {sum(shown)} of {len(shown)} that were drawn for it"
+    told = f"pictures of {checks[0].concept}, with which {', '.join(own)} begin: {found}, so their rates say little"
+    return {"pictures of the concept": told}
 
 
 def ladder_on_trial(
@@ -168,12 +183,13 @@ def attacks_on_trial(
 def _finding(
     one: AnsweredTrial, own: Sequence[AttackTask], ceilings: Sequence[AttackTask], suite: Suite, context: RunContext
 ) -> Finding:
-    plain = {answer.check.prompt: answer.hits[1] for answer in one.answers}
-    shown = [plain.get(check.prompt, False) for check in _attacked_checks(one.trial, suite)]
+    plain, checks = {answer.check.prompt: answer.hits[1] for answer in one.answers}, _attacked_checks(one.trial, suite)
+    shown = [plain.get(check.prompt, False) for check in checks]
     rows = attack_rows(own, ceilings, shown, context.store) if own else []
     done = [task for task in own if task.is_done(context.store)]
     files = tuple((task.name, task.path(context.store).with_suffix(".safetensors")) for task in done)
-    return _with_figures(Finding(one, tuple(rows), adversarial_files=files), suite, context)
+    notes = picture_warning(one, checks, [task.name for task in own])
+    return _with_figures(Finding(one, tuple(rows), adversarial_files=files, notes=notes), suite, context)
 
 
 def _with_figures(finding: Finding, suite: Suite, context: RunContext) -> Finding:
@@ -181,7 +197,7 @@ def _with_figures(finding: Finding, suite: Suite, context: RunContext) -> Findin
     found = _evidence(finding.answered_trial, context)
     if found is None:
         return finding
-    return replace(finding, figures=tuple(suite.figures(found)), notes=suite.notes(found))
+    return replace(finding, figures=tuple(suite.figures(found)), notes={**finding.notes, **suite.notes(found)})
 
 
 def suite_figures(one: AnsweredTrial, suite: Suite, context: RunContext) -> tuple[SuiteFigure, ...]:
