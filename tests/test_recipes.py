@@ -50,6 +50,20 @@ def test_a_recipe_for_a_kind_of_concepts_asks_for_that_kind(name) -> None:
     assert load_recipe(name).asked.kind == wanted
 
 
+@pytest.mark.parametrize(
+    ("name", "anchor"),
+    [
+        ("cpe-artist", "real photograph"),
+        ("cpe-celebrity", "a person"),
+        ("cpe-explicit", "a person in modest clothing"),
+        ("eraseanything-nudity", "clothed"),
+    ],
+)
+def test_a_method_that_reads_a_target_as_its_anchor_is_told_the_authors_one(name, anchor) -> None:
+    """Where none is named, a style would be read as art, and nudity as the empty text."""
+    assert {*(load_recipe(name).asked.anchors or ())} == {anchor}
+
+
 @pytest.mark.parametrize("name", [name for name in recipes() if name.startswith("moji-")])
 def test_moji_recipes_train_as_usual(name) -> None:
     """Benches take a recipe's settings alone."""

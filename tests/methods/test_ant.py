@@ -7,6 +7,7 @@ from tests import tiny
 from tests.methods.plain_trainer import require_same_deltas, second_model
 from unconcept.core import Request
 from unconcept.core.errors import SettingsError
+from unconcept.core.recipe import load_recipe
 from unconcept.core.settings import build_settings
 from unconcept.methods import ant
 from unconcept.methods.ant import ANT
@@ -231,6 +232,15 @@ def test_the_student_walks_on_from_the_early_point_to_the_late_one() -> None:
     assert student != pytest.approx(pooled, rel=1e-3)
 
 
+@pytest.mark.parametrize("sampling", ["student", "reference"])
+def test_authors_without_a_kept_stage_reverse_every_step(sampling) -> None:
+    _, losses = erased(
+        tiny.view("sd1", torch.float32), **{**UNMASKED, "before_step": 0, "sampling": sampling}, compat="authors"
+    )
+    assert len(losses) == 3
+    assert min(losses) > 0
+
+
 @pytest.mark.slow
 def test_authors_swap_the_stages_and_keep_the_small_gradients() -> None:
     """The last steps are kept; nothing trains the empty text's prediction but the shared weights."""
@@ -306,6 +316,13 @@ def test_authors_adapt_every_map_and_fuse_some() -> None:
     ours, theirs = (erased(view, **FUSED, compat=compat)[0] for compat in ("", "authors"))
     assert ours.names == theirs.names == tuple(sorted(view.text_maps()))
     assert ours.hash != theirs.hash
+
+
+@pytest.mark.parametrize("name", ["ant-celebrity-100", "ant-style-100"])
+def test_the_recipes_for_many_have_the_weights_of_their_code(name) -> None:
+    """It minimises L3 + alpha_1 L4 + alpha_2 (L1 + alpha_1 L2): its alpha_1 is a2 here, and its alpha_2 is a1."""
+    own = ANT(**load_recipe(name).settings)
+    assert (own.a2, own.a1) == (2.5, 0.5)
 
 
 @pytest.mark.parametrize(

@@ -173,7 +173,8 @@ class ANT:
     @property
     def _split(self) -> int:
         """Sampling steps done at which the later stage begins."""
-        return self.ddim_steps - self.before_step if self._is_swapped else self.before_step
+        is_swapped = self._is_swapped and self.before_step > 0
+        return self.ddim_steps - self.before_step if is_swapped else self.before_step
 
     def _walk(self, model: ModelView, texts: TextEncodings) -> GuidedSampler:
         return GuidedSampler(model, texts, self.ddim_steps, self.start_guidance)
