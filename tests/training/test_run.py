@@ -18,6 +18,7 @@ from unconcept.methods.kscu import KSCU
 from unconcept.methods.receler import Receler
 from unconcept.methods.sculpting_memory import SculptingMemory
 from unconcept.methods.spm import SPM
+from unconcept.methods.trce import _RunningSum
 from unconcept.models.hooks.modules import attention_linears, denoiser_modules, denoiser_parameters
 from unconcept.training import (
     TrainableLowRank,
@@ -28,7 +29,9 @@ from unconcept.training import (
     train,
     training_session,
 )
-from unconcept.training.gradient_transforms import StartDistancePenalty, WeightMask
+from unconcept.training.forgetting.running_mean import RunningMean
+from unconcept.training.forgetting.saliency import GradientSums
+from unconcept.training.gradient_transforms import DynamicWeightMask, StartDistancePenalty, WeightMask
 from unconcept.training.parameter_groups import select_parameters
 
 REQUEST = Request(("dog", "hound"), ("cat", "cat"))
@@ -307,6 +310,19 @@ def test_off_is_the_model_before_and_on_is_what_is_trained(kind) -> None:
     with trained.edit({}).applied(view):
         assert torch.allclose(said(), moved, atol=1e-5)
     assert all(p.requires_grad for p in view.modules("denoiser").parameters())
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [DynamicWeightMask(0.5, 9, 9, 0.5, 1), RunningMean(0.5), GradientSums(), _RunningSum()],
+    ids=lambda k: type(k),
+)
+def test_a_state_that_was_saved_goes_on_where_the_gradients_are(kept) -> None:
+    """A state is read onto the CPU, whatever device the training is on; here there is none but "meta" beside it."""
+    kept.gradient(1, [torch.ones(2)], [torch.ones(2)])
+    kept.restore(kept.state())
+    kept.gradient(2, [torch.ones(2, device="meta")], [torch.ones(2, device="meta")])
+    assert {tensor.device.type for tensor in kept.state().values()} == {"meta"}
 
 
 def test_narrow_weights_are_refused() -> None:

@@ -26,7 +26,7 @@ from ..prompts.captions import load_captions
 from ..prompts.templates import check_sentences, open_sentences, refuse_named_targets
 from ..training import TrainableWeights, TrainingPlan, loss_figures, train
 from ..training.goals import TextEncodings, goal_predictions, guided_goal, keep_goal
-from ..training.gradient_transforms import GradientList
+from ..training.gradient_transforms import GradientList, move_beside
 from ..training.parameter_groups import select_parameters
 from ..training.trainables import with_pristine_weights
 from ..training.trajectories import GuidedSampler, TrajectoryPool
@@ -253,7 +253,8 @@ class _RunningSum:
     sums: list[Tensor] = field(default_factory=list)
 
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList:
-        self.sums = [a + g for a, g in zip(self.sums, gradients, strict=True)] if self.sums else list(gradients)
+        sums = move_beside(self.sums, gradients) if self.sums else []
+        self.sums = [a + g for a, g in zip(sums, gradients, strict=True)] if sums else list(gradients)
         return self.sums
 
     def after_step(self, params: Sequence[Tensor]) -> None:

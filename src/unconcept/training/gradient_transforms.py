@@ -34,6 +34,11 @@ class GradientTransform(Protocol):
         """Correct the weights in place after the optimizer's step."""
 
 
+def move_beside(tensors: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    """Return each tensor on the device of its counterpart: a state that was saved is read onto the CPU."""
+    return [tensor.to(other.device) for tensor, other in zip(tensors, others, strict=True)]
+
+
 @dataclass(frozen=True)
 class StartDistancePenalty:
     """Adds the gradient of weight * sum |w - w0|^power / n, over all n trained numbers (L1-SP, L2-SP of CUIG)."""
@@ -111,6 +116,7 @@ class DynamicWeightMask:
         if not self.sums:
             self.sums = [torch.zeros_like(g) for g in gradients]
             self.masks = [torch.zeros_like(g, dtype=torch.bool) for g in gradients]
+        self.sums, self.masks = move_beside(self.sums, gradients), move_beside(self.masks, gradients)
         if step == self.warm_up:
             self._redraw([largest_share_mask(total.abs(), self.share) for total in self.sums])
         elif (

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..gradient_transforms import GradientList
+from ..gradient_transforms import GradientList, move_beside
 
 
 @dataclass
@@ -39,6 +39,7 @@ class RunningMean:
     def _add(self, params: Sequence[Tensor]) -> None:
         if not self.means:
             self.means = [param.detach().clone() for param in params]
+        self.means = move_beside(self.means, params)
         for mean, param in zip(self.means, params, strict=True):
             mean.lerp_(param.detach(), 1 - self.decay)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..gradient_transforms import GradientList
+from ..gradient_transforms import GradientList, move_beside
 from ..loop import StepLoss
 from ..session import current_session, training_session
 from ..trainables import Trainable
@@ -23,6 +23,7 @@ class GradientSums:
     def gradient(self, step: int, gradients: GradientList, params: Sequence[Tensor]) -> GradientList | None:
         if not self.sums:
             self.sums = [torch.zeros_like(g) for g in gradients]
+        self.sums = move_beside(self.sums, gradients)
         for total, g in zip(self.sums, gradients, strict=True):
             total += g.abs() if self.of_magnitudes else g
         return None
@@ -54,5 +55,6 @@ def sum_gradients(
     options = replace(here.options, random_erasing=0.0, dom=0.0)
     with training_session(replace(here, transforms=lambda start: (), about=None, options=options)):
         train(trained, loss, replace(plan, transforms=[found]), about, name=name)
+    tensors = list(trained.tensors.values())
     # A plan of no steps has no gradient.
-    return found.sums or [torch.zeros_like(tensor) for tensor in trained.tensors.values()]
+    return move_beside(found.sums or [torch.zeros_like(tensor) for tensor in tensors], tensors)
