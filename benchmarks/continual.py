@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,22 +95,56 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple[list[dict[str, Any]], int]:
-    """Every point of what is asked, and how many are missing because time ran out."""
+def courses(asked: Asked, out: Path) -> Iterator[tuple[str, Any, list[int]]]:
+    """Each sequence with each arm on it, and the numbers of requests after which it is drawn."""
     from benchmarks.sequences import Course
 
-    points, missing, wanted = read(out / "points.jsonl"), 0, list[dict[str, Any]]()
     for sequence, names in sequences(asked.tune, asked.many).items():
+        steps = [k for k in asked.steps if k <= len(names)]
         for method in asked.methods if asked.many or sequence in asked.sequences else ():
             for arm in arms_of(sequence, method, asked):
-                if asked.arms is not None and arm.label not in asked.arms:
-                    continue
-                course = Course(arm, names, out / sequence, asked.cut)
-                for k in (k for k in asked.steps if k <= len(names)):
-                    point = judged(course, sequence, k, asked, out, deadline, tell, points)
-                    missing += point is None
-                    wanted += [] if point is None else [point]
+                if asked.arms is None or arm.label in asked.arms:
+                    yield sequence, Course(arm, names, out / sequence, asked.cut), steps
+
+
+def measure(asked: Asked, out: Path, deadline: float | None, tell: Any) -> tuple[list[dict[str, Any]], int]:
+    """Every point of what is asked, and how many are missing because time ran out."""
+    points, missing, wanted = read(out / "points.jsonl"), 0, list[dict[str, Any]]()
+    for sequence, course, steps in courses(asked, out):
+        for k in steps:
+            point = judged(course, sequence, k, asked, out, deadline, tell, points)
+            missing += point is None
+            wanted += [] if point is None else [point]
     return wanted, missing
+
+
+def save_sheets(asked: Asked, out: Path, docs: Path, tell: Any) -> dict[tuple[str, str], str]:
+    """Write a contact sheet of each sequence and method: the first arm after each step, the others after the last.
+
+    Return what is on each, as Markdown.
+    """
+    from benchmarks.continual_sheet import NAME, save_sheet
+    from benchmarks.sequences import BASE
+    from unconcept.core.output_folder import default_store
+    from unconcept.evaluation.sampling import spec_for
+    from unconcept.evaluation.tasks.edited_model import EditedModel
+    from unconcept.evaluation.tasks.picture_store import PictureStore
+    from unconcept.prompts.checks import GroupSizes
+
+    states: dict[tuple[str, str], list[tuple[str, Callable[[], EditedModel]]]] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    for sequence, course, steps in courses(asked, out):
+        known = states.setdefault((sequence, course.arm.method), [("unedited", lambda: BASE)])
+        names[sequence] = course.names
+        for k in steps if len(known) == 1 else steps[-1:]:
+            subject = partial(lambda course, k: EditedModel.of(BASE, course.state(k, tell)[0]), course, k)
+            known.append((f"{course.arm.label} after {k}", subject))
+    sizes, spec = GroupSizes(asked.n, asked.n, tuning=asked.tune), spec_for(BASE.model)
+    store, found = PictureStore(default_store()), {}
+    for (sequence, method), own in states.items():
+        path = docs / NAME.format(sequence, method)
+        found[sequence, method] = save_sheet(path, names[sequence], own, sizes, spec, store)
+    return found
 
 
 def judged(
@@ -189,8 +223,10 @@ def main() -> None:
         raise SystemExit(EXIT_FAILED)
     if points and not asked.tune and asked.cut is None:
         args.docs.mkdir(exist_ok=True)
+        with exit_codes(), progress(quiet=False) as tell:
+            sheets = {} if asked.many else save_sheets(asked, out, args.docs, tell)
         (args.docs / f"continual{'-many' if asked.many else ''}.md").write_text(
-            page(points, asked.n, args.docs, asked.many), encoding="utf-8"
+            page(points, asked.n, args.docs, asked.many, sheets), encoding="utf-8"
         )
 
 

@@ -2,16 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from benchmarks import known_faults
 
-CLOSED = ("uce", "speed")  # methods whose ledgers are compared
+CLOSED = ("uce", "speed", "adavd")  # methods whose ledgers are compared; the last steers
 SHARES = ("UA", "RA-I", "RA-C")
 
 
-def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = False) -> str:
-    """Tables of all steps, a section for each sequence and method, with three curves each."""
+def page(
+    points: Sequence[Mapping[str, Any]],
+    n: int,
+    docs: Path,
+    many: bool = False,
+    sheets: Mapping[tuple[str, str], str] = MappingProxyType({}),
+) -> str:
+    """Tables of all steps, a section for each sequence and method, with three curves and its contact sheet each."""
     steps, made = (
         ", ".join(map(str, sorted({point["step"] for point in points}))),
         "python -m benchmarks.continual --many" if many else "make continual",
@@ -25,7 +32,8 @@ def page(points: Sequence[Mapping[str, Any]], n: int, docs: Path, many: bool = F
         for name, file in files.items():
             (docs / file).write_text(curves(part, name), encoding="utf-8")
         shown = "\n".join(f"![{name} after each request]({file})" for name, file in files.items())
-        text += [f"## {method} on {sequence}", shown, table_of(part), detectable(part, n)]
+        text += [f"## {method} on {sequence}", shown, sheets.get((sequence, method), "")]
+        text += [table_of(part), detectable(part, n)]
         text += [same(part)] if method in CLOSED else []
     return "\n\n".join(block.strip() for block in text if block) + "\n"
 

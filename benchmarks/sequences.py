@@ -23,6 +23,7 @@ from unconcept.erasing.request_defaults import resolve_request
 from unconcept.evaluation.tasks.edit_task import EditTask, Variant, variant_of_method
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.evaluation.tasks.picture_store import PictureStore
+from unconcept.evaluation.trials.bench import trial_of_task
 from unconcept.ledger.fold import fold_requests, state_origin
 from unconcept.ledger.ledger import EntryNote, Ledger, create_ledger
 from unconcept.ledger.operations import add_request
@@ -156,7 +157,7 @@ class Course:
         task = EditTask(BASE, Variant(self.arm.label, self.arm.method, self.settings), self.names[:k], self.folder)
         if not task.path.with_suffix(".json").exists():
             task.run(PictureStore(self.folder / "store"))
-        return task.path, float(task.trial().cost["seconds"])
+        return task.path, float(trial_of_task(task).cost["seconds"])
 
 
 def _begun(place: Path) -> bool:
@@ -210,9 +211,11 @@ def grid(method: str = "concept-ablation", candidates: bool = False) -> list[Arm
 
 def closed(method: str, candidates: bool = False) -> list[Arm]:
     """A closed form: the ledger's state, with captions retained too, what `erase` makes of all at once, and each on top
-    of the last.
+    of the last. Steering has the ledger's state and all at once: it has no last state, and retains no captions.
     """
     retaining, rules = known()["captions"], tuple[Rule, ...](("ledger", "simultaneous", "sequential"))
+    if methods[method].mechanism == "steering":
+        return [Arm(rule, method, rule) for rule in rules[:2]]
     counts = sorted({retaining[method], *(retaining["tried"] if candidates else ())})
     ledgers = [Arm(f"ledger + {count} captions", method, "ledger", captions=count) for count in counts]
     first, *others = (Arm(rule, method, rule) for rule in rules)

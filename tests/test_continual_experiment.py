@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks import continual, sequences
+from benchmarks import continual, continual_sheet, sequences
 from benchmarks.continual import Asked, arms_of, best, parsed, read
 from benchmarks.continual_page import SHARES, page, same
 from benchmarks.sequences import Arm, Course, closed, grid
@@ -17,8 +18,11 @@ from tests.methods.test_erasediff import CONTRACT_SETTINGS as ERASEDIFF
 from unconcept.core.request import Request
 from unconcept.edits import load_edit
 from unconcept.erasing.request_defaults import ResolvedRequest
+from unconcept.evaluation.suites.continual import fixed_sequence_checks
 from unconcept.evaluation.tasks.edited_model import EditedModel
+from unconcept.ledger.drift import weight_change
 from unconcept.prompts.captions import load_captions
+from unconcept.prompts.checks import GroupSizes
 from unconcept.worlds.table import concept_table
 
 NAMES = ("dog", "car", "sun")
@@ -104,6 +108,7 @@ def test_elsewhere_the_best_remedy_stands_beside_plain_and_at_once() -> None:
     ledgers = ["ledger", f"ledger + {sequences.known()['captions']['uce']} captions"]
     assert [arm.label for arm in arms_of("objects", "uce", asked())] == [*ledgers, "simultaneous", "sequential"]
     assert [arm.label for arm in arms_of("100-objects", "uce", asked(many=True))] == ledgers
+    assert [arm.label for arm in arms_of("objects", "adavd", asked())] == ["ledger", "simultaneous"]
     assert len(arms_of("objects", "concept-ablation", asked())) == 13
 
 
@@ -132,6 +137,34 @@ def test_the_page_says_what_was_measured(tmp_path) -> None:
     assert same([point("ledger", 12), point("simultaneous", 12, edit="other")]).startswith(
         "The ledger's edit is byte for byte the one of erasing all at once after 0"
     )
+
+
+def test_a_contact_sheet_shows_each_state_of_a_sequence(tmp_path, monkeypatch) -> None:
+    """The first arm after each step, the others after the last; no picture is of another prompt than is judged."""
+    seen = []
+
+    def pictures(subject, spec, prompts, store):
+        seen.append([prompt.text for prompt in prompts])
+        return [torch.full((3, 64, 64), len(seen) / 9)] * len(prompts)
+
+    monkeypatch.setattr(continual_sheet, "pictures_of", pictures)
+    monkeypatch.setattr(Course, "state", lambda self, k, tell: (tmp_path / f"{self.arm.label}-{k}", 0.0))
+    monkeypatch.setattr(EditedModel, "of", lambda base, path: base)
+    names = continual.sequences()["objects"]
+    what = asked(methods=("uce",), steps=(1, 12), n=2)
+    (((sequence, method), told),) = continual.save_sheets(what, tmp_path, tmp_path, None).items()
+    assert (sequence, method) == ("objects", "uce")
+    rows = ["unedited", "ledger after 1", "ledger after 12", *(f"{arm.label} after 12" for arm in closed("uce")[1:])]
+    assert f"Rows, from above: {'; '.join(rows)}." in told
+    assert f"Columns: {', '.join(names)}; beside them" in told
+    judged = [check.prompt.text for check in fixed_sequence_checks(names, names, GroupSizes(2, 2))]
+    assert seen == [seen[0]] * len(rows)
+    assert {*seen[0]} <= {*judged}
+    assert len(seen[0]) == len(names) + continual_sheet.OTHERS
+    step = continual_sheet.SIDE + continual_sheet.GAP
+    with Image.open(tmp_path / "continual-objects-uce.png") as sheet:
+        assert sheet.size == (16 * step - 2, len(rows) * step - 2)
+    assert told in page([point("ledger", 12, method="uce")], 8, tmp_path, sheets={("objects", "uce"): told})
 
 
 def test_flags() -> None:
@@ -163,6 +196,14 @@ def test_a_ledgers_state_is_that_of_all_at_once(desk) -> None:
     ledger, *_, sequential = closed("uce")
     whole, naive = state(ledger, desk, 3), state(sequential, desk, 3)
     assert state(ledger, desk / "other", 2).hash == state(ledger, desk, 2).hash != whole.hash != naive.hash
+
+
+def test_steering_enters_a_sequence_by_its_ledger(desk) -> None:
+    ledger, at_once = closed("adavd")
+    one, two = (state(ledger, desk, k) for k in (1, 2))
+    assert not two.can_bake()
+    assert one.hash != two.hash == state(at_once, desk, 2).hash
+    assert weight_change(sequences.BASE.base(), two)[0] == 0
 
 
 def test_captions_are_retained_beside_the_tables_texts(tmp_path) -> None:
@@ -250,6 +291,10 @@ def test_points_are_measured_once_and_gone_on_with(desk, monkeypatch) -> None:
     assert continual.measure(replace(what, n=2), desk, 0.0, lambda what, done, of: None) == ([], 4)
     assert [found["figures"]["UA"]["n"] for found in points] == [1, 2, 1, 2]
     assert all(found["drift"] > 0 for found in points)
+    sheets = continual.save_sheets(what, desk, desk, lambda what, done, of: pytest.fail("all is there"))
+    assert "sequential after 1; sequential after 2; projection after 2" in sheets["objects", "concept-ablation"]
+    with Image.open(desk / "continual-objects-concept-ablation.png") as sheet:
+        assert sheet.size == (6 * 50 - 2, 4 * 50 - 2)
     # The first point of both is the same.
     monkeypatch.setattr(continual, "sequences", lambda tune, many: {"more": ("pizza", "car")})
     once, left = continual.measure(

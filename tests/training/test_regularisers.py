@@ -29,7 +29,11 @@ from unconcept.training.regularisers import protected_rows
 from unconcept.training.session import current_session
 
 REQUEST = Request(("dog",), ("goat",), ("cat", "sea horse"))
-TRAINED = [name for name in methods if methods[name].mechanism == "trained"]
+STAGED = {  # closed forms with a trained second stage
+    "trce": {"epochs": 1, "trajectories": 3, "null_batch": 1, "ddim_steps": 4, "lr": 1e-3},
+    "realera": {"max_train_steps": 3, "pool": 1, "ddim_steps": 3, "lr": 1e-2, "rank": 2},
+}
+TRAINED = [*(name for name in methods if methods[name].mechanism == "trained"), *STAGED]
 TOPK = 0.3
 EXACT = {
     "selft": Regularisers(selft_topk=TOPK, selft_draws=2),
@@ -44,7 +48,7 @@ def view_of(family="sd1"):
 
 
 def erased(name, view, request=REQUEST, **settings):
-    more = {"scope": "xattn"} if name == "kscu" else {}  # its scope for objects reads no text
+    more = {"scope": "xattn"} if name == "kscu" else STAGED.get(name, {})  # KSCU's scope for objects reads no text
     return methods[name].settings(**QUICK.get(name, {}) | more | settings).erase(view, request)
 
 

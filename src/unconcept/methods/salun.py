@@ -95,8 +95,8 @@ class SalUn:
         # Differs: pictures take turns in random order; of the authors' last batch of a pass there may be fewer.
         # Differs: the authors' pictures are given; without `images` the unedited model draws them, the retained ones
         # always.
-        # Differs: exactly the share `threshold` is trained; of equal saliencies the first count. The authors rank all of
-        # the denoiser's entries, whichever they train: with `full` it is the same.
+        # Differs: exactly the share `threshold` is trained; of equal saliencies the first count.
+        # Differs: the authors rank all of the denoiser's entries, whichever they train; with `full` it is the same.
         trained = TrainableWeights(model, select_parameters(denoiser_parameters(model), self.train_method))
         with_retained = self.alpha > 0 or self.pseudo == "retain"
         drawn = self if with_retained else replace(self, retain_pictures=0)
