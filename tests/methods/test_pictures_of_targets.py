@@ -3,11 +3,13 @@
 from dataclasses import fields
 
 import pytest
+import torch
 
 from tests import tiny
 from tests.methods.planted import planted_services
 from tests.methods.quick import QUICK, family_for
 from unconcept.core import Request
+from unconcept.core.errors import DataError
 from unconcept.methods import methods
 from unconcept.training.images.training_images import take_in_turn
 from unconcept.training.loop import Descent
@@ -51,6 +53,18 @@ def test_every_target_is_drawn(name, drawn, monkeypatch) -> None:
         settings["sequential"] = False  # one stage for all of them
     methods[name].settings(**settings).erase(view, Request(words, anchors, ("cod",)), planted_services(view))
     assert {target for target in TARGETS if any(target in prompt for prompt in drawn)} == set(TARGETS)
+
+
+@pytest.mark.parametrize(
+    "name", ["concept-ablation", "doco", "eraseanything", "erasediff", "few-shot", "rgd", "salun", "scissorhands"]
+)
+def test_a_model_that_draws_nothing_is_refused_in_one_line(name, monkeypatch) -> None:
+    view = tiny.view(family_for(name))
+    blank = torch.full((3, 8 * view.latent_shape[1], 8 * view.latent_shape[2]), 0.5)
+    monkeypatch.setattr(type(view), "sample", lambda self, prompts, *args: torch.stack([blank] * len(prompts)))
+    with pytest.raises(DataError, match=r"pictures that the model draws.* are of one colour: ") as error:
+        methods[name].settings(**QUICK[name]).erase(view, Request(("dog",), ("cat",), ("cod",)), planted_services(view))
+    assert "\n" not in str(error.value)
 
 
 def test_items_are_taken_group_by_group() -> None:

@@ -17,7 +17,7 @@ from ...models.text.state_rows import fits_context, sentences_that_fit
 from ...prompts.captions import load_captions
 from ...prompts.templates import open_sentences
 from ...prompts.text_matching import replace_name
-from .training_images import generate_images, images_to_latents, place_image, take_in_turn
+from .training_images import generate_images, images_to_latents, place_image, refuse_blank_pictures, take_in_turn
 
 _STYLE_FORMS = ("{p}, in the style of {c}", "in {c}'s style, {p}", "in {c}'s style, {p}")
 _HARMFUL_FORMS = ("{c}, {p}", "in {c} style, {p}", "{p}, {c}")
@@ -126,7 +126,10 @@ class AnchorImages:
         count: int,
         needs_whole: bool,
     ) -> "AnchorImages":
-        """Generate `count` images with the unedited model, with the prompts in turn."""
+        """Generate `count` images with the unedited model, with the prompts in turn.
+
+        Raises `DataError` if all show nothing.
+        """
         shown = take_in_turn([pairs], count)
         pictures = generate_images(
             model,
@@ -136,6 +139,7 @@ class AnchorImages:
             settings.picture_guidance,
             negatives=[pair.negative for pair in shown],
         )
+        refuse_blank_pictures(pictures, [pair.anchor for pair in shown])
         return cls(model, shown, pictures, settings, needs_whole)
 
     @property

@@ -22,7 +22,7 @@ from ...prompts.text_matching import without_names
 from ..budget import number_in_turn, training_budget
 from ..session import draw_or_rehearse
 from ..trajectories import GuidedSampler
-from .training_images import generate_images, images_to_latents, take_in_turn
+from .training_images import generate_images, images_to_latents, refuse_blank_pictures, take_in_turn
 
 _RETAIN_ORDER = 1  # numbers the order of the retained pictures among those drawn from one seed
 
@@ -106,9 +106,10 @@ def check_picture_settings(name: str, settings: PictureSettings) -> None:
 
 
 def draw_pictures(model: ModelView, prompts: Sequence[str], settings: DrawingSettings) -> PictureSet:
-    """Draw a picture of each prompt with the current model."""
+    """Draw a picture of each prompt with the current model. Raises `DataError` if all show nothing."""
     seeds = picture_seeds(settings.seed, len(prompts))
     pictures = generate_images(model, prompts, seeds, settings.picture_steps, settings.picture_guidance)
+    refuse_blank_pictures(pictures, prompts)
     return PictureSet(images_to_latents(model, pictures).to(model.dtype), tuple(prompts), seed=settings.seed)
 
 

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...core.errors import DataError, require
 from ...models import ModelView
 from ...models.diffusion.vae import decode_latents, encode_images
+from ...models.images import of_one_colour
 from ...prompts.safety import require_drawable
 from ..session import IMAGE_BATCH, draw_or_rehearse
 from ..token_search import normal_noise
@@ -31,6 +33,13 @@ def take_in_turn(groups: Sequence[Sequence[_Item]], count: int) -> list[_Item]:
         turn, place = divmod(i, len(groups))
         taken.append(groups[place][turn % len(groups[place])])
     return taken
+
+
+def refuse_blank_pictures(pictures: Tensor, prompts: Sequence[str]) -> None:
+    """Raise `DataError` if every picture (n, 3, H, W) is of one colour: a training would learn from nothing."""
+    message = f"all {len(pictures)} pictures that the model draws, of {prompts[0]!r} first, are of one colour"
+    is_blank = len(pictures) > 0 and bool(of_one_colour(pictures).all())
+    require(not is_blank, f"{message}: name what it can draw, or look at the model with `unconcept sample`", DataError)
 
 
 def generate_images(
