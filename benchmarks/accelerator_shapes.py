@@ -20,12 +20,12 @@ from unconcept.core import Request
 from unconcept.methods import methods
 from unconcept.models.checkpoint.config import read_config
 from unconcept.models.checkpoint.pipeline import packaged_tokenizers
-from unconcept.models.checkpoint.published import CLIP_VOCABULARY
+from unconcept.models.checkpoint.published import VOCABULARIES
 from unconcept.models.precision import dtype_policy
 from unconcept.models.views import PipelineView, view_of_pipeline
 
 SHAPE_NAMES = ("sd14", "sdxl", "flux", "zimage")
-PACKAGED = CLIP_VOCABULARY.parent
+PACKAGED = VOCABULARIES["clip"].parent
 FOLDERS = {"sd14": "stable-diffusion-1", "sdxl": "stable-diffusion-xl"}
 REQUEST = Request(("dog face",), ("goat",), ("cat",))
 STEPS, GUIDANCE = 4, 5.0

@@ -24,14 +24,14 @@ from unconcept.core.errors import ModelError
 from unconcept.edits import load_edit
 from unconcept.models.checkpoint.config import config_folder, read_config
 from unconcept.models.checkpoint.pipeline import packaged_tokenizers
-from unconcept.models.checkpoint.published import CLIP_VOCABULARY, vocabulary_folder
+from unconcept.models.checkpoint.published import VOCABULARIES, vocabulary_folder
 from unconcept.models.checkpoint.safetensors_io import tensor_shapes
 from unconcept.models.layouts.layout import ModelLayout
 from unconcept.models.loading import absolute_source, find_model, open_model, recognised_title
 from unconcept.models.text.tokenizer import TextTokenizer
 from unconcept.worlds.registry import split_config, with_config
 
-PACKAGED = CLIP_VOCABULARY.parent
+PACKAGED = VOCABULARIES["clip"].parent
 FOLDERS = {"sd1": "stable-diffusion-1", "sd2": "stable-diffusion-2-base", "sdxl": "stable-diffusion-xl"}
 CAT = [49406, 320, 1125, 539, 320, 2368, 49407]  # "a photo of a cat", as CLIP's authors' tokenizer reads it
 LABEL = "model.diffusion_model.label_emb.0.0.weight"  # a 2.x unCLIP has one
@@ -168,11 +168,9 @@ def transformer(name: str) -> Shapes:
         (lambda: {**real_shapes("sdxl"), "v_pred": (1,)}, {}, "it does not predict noise"),
         (lambda: real_shapes("sd1"), {"modelspec.prediction_type": "v"}, "it does not predict noise"),
         (lambda: {"x": (1,)}, {}, "it holds no UNet in the original layout"),
-        (lambda: transformer("flux"), {}, "is FLUX.1, whose T5 needs a tokenizer that is not in this package"),
-        (lambda: transformer("sd3"), {}, "is Stable Diffusion 3, whose T5 needs a tokenizer"),
-        (lambda: transformer("sd35-medium"), {}, r"is Stable Diffusion 3\.5 medium, whose T5 needs a tokenizer"),
-        (lambda: transformer("sd35-large"), {}, r"is Stable Diffusion 3\.5 large, whose T5 needs a tokenizer"),
-        (lambda: transformer("chroma"), {}, "is Chroma, whose T5 needs a tokenizer"),
+        (lambda: transformer("flux"), {}, r"is FLUX\.1, whose configs are not in this package"),
+        (lambda: transformer("sd3"), {}, "its transformer takes 0 channels instead of the autoencoder's 16"),
+        (lambda: transformer("chroma"), {}, "is Chroma, whose configs are not in this package"),
     ],
 )
 def test_files_that_no_packaged_config_fits(shapes, metadata, said, tmp_path) -> None:
@@ -207,7 +205,7 @@ def test_loras_and_networks_alone_are_told_apart_from_models(tmp_path) -> None:
 def test_the_packaged_vocabulary_is_clips(place, pad) -> None:
     """The known ids, and those of transformers; CLIP-L is padded with the end token, OpenCLIP's G and H with "!"."""
     folder = PACKAGED / place
-    ours = TextTokenizer.load(folder, vocabulary_folder(folder))
+    ours = TextTokenizer.load(folder, vocabulary_folder(folder, "clip"))
     assert ours(["a photo of a cat"]).padded() == [[*CAT, *[pad] * 70]]
     (theirs,) = (t for name, t in packaged_tokenizers(folder.parent).items() if name == folder.name)
     texts = ["", "Zoé's  wolf-dog, 3 ☕!", "THE Quick brown fox", "naïve façade", "a" * 40, "猫 と 犬"]
@@ -216,11 +214,11 @@ def test_the_packaged_vocabulary_is_clips(place, pad) -> None:
 
 def test_the_vocabulary_is_whole() -> None:
     """Bytes, bytes at a word's end, one token a merge, and the two special ones, as CLIP numbers them."""
-    vocab = json.loads((CLIP_VOCABULARY / "vocab.json").read_text(encoding="utf-8"))
-    merges = (CLIP_VOCABULARY / "merges.txt").read_text(encoding="utf-8").split("\n")[1:-1]
+    vocab = json.loads((VOCABULARIES["clip"] / "vocab.json").read_text(encoding="utf-8"))
+    merges = (VOCABULARIES["clip"] / "merges.txt").read_text(encoding="utf-8").split("\n")[1:-1]
     assert (len(vocab), len(merges)) == (49408, 49408 - 2 * 256 - 2)
     assert all(vocab["".join(merge.split(" "))] == 512 + i for i, merge in enumerate(merges))
-    assert "Copyright (c) 2021 OpenAI" in (CLIP_VOCABULARY / "LICENSE").read_text(encoding="utf-8")
+    assert "Copyright (c) 2021 OpenAI" in (VOCABULARIES["clip"] / "LICENSE").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -58,7 +58,7 @@ class BaseOptions(CheckedOptions):
     model: Annotated[str | None, Flag(show_default=False)] = None
     """Base model, if it was moved.  [default: as recorded in the ledger]"""
     config: Path | None = None
-    """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
+    """For a .safetensors file: diffusers folder with its configs; SD 1.x to 3.5 and SDXL need none."""
 
     def __post_init__(self) -> None:
         join_config(self)

@@ -66,7 +66,7 @@ class SourceOptions(CheckedOptions):
     model: Annotated[ModelSource, Flag(kind=str)] = DEFAULT_MODEL
     """Model: moji, moji-flow, a diffusers folder, a .safetensors file or a Hub id (OWNER/NAME@REVISION pins it)."""
     config: Path | None = None
-    """For a .safetensors file: diffusers folder with its configs; SD 1.x, 2.x and SDXL need none."""
+    """For a .safetensors file: diffusers folder with its configs; SD 1.x to 3.5 and SDXL need none."""
 
     def __post_init__(self) -> None:
         join_config(self)

@@ -63,6 +63,8 @@ class TextEncoderSpec:
     """Whether the denoiser reads its states."""
     gives_pooled: bool = False
     """Whether the denoiser reads its pooled text embedding."""
+    is_unprojected: bool = False
+    """Whether readers of single files leave out the projection of its pooled text."""
     is_masked: bool = False
     """Whether it ignores padding, and the denoiser too unless `passes_padding_on`."""
     passes_padding_on: bool = False

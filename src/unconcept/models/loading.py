@@ -11,6 +11,7 @@ from ..worlds import folder
 from ..worlds.registry import DEFAULT_MODEL, embedded_world, outdated_note, split_config, with_config, worlds
 from .checkpoint.config import config_folder, family_of_folder, name_configs
 from .checkpoint.hub import hub_network, hub_pipeline, is_hub_id
+from .checkpoint.locations import has_part
 from .checkpoint.pipeline import Pipeline
 from .checkpoint.published import published_title
 from .checkpoint.quantised import GGUF_SUFFIX, build_quantised, quantised_parts
@@ -91,7 +92,14 @@ def require_network(source: str, whose: str) -> None:
 def recognised_title(source: str) -> str | None:
     """What a single file was recognised as; None for any model that comes with its own configs."""
     name, config = split_config(source)
-    return published_title(config_folder(find_model(name))) if name.endswith(".safetensors") and not config else None
+    if config or not name.endswith(".safetensors"):
+        return None
+    files = find_model(name)
+    title = published_title(config_folder(files))
+    if title is None:
+        return None
+    absent = [encoder.comfyui for encoder in family_of_folder(files).encoders if not has_part(files, encoder.part)]
+    return f"{title} without {absent[0]}" if absent else title
 
 
 def absolute_source(model: str) -> str:
@@ -130,7 +138,7 @@ def open_model(
     """Open an embedded model, a diffusers folder, a .safetensors file, a Hub id, or a diffusers pipeline in memory.
 
     Files are not loaded: tensors are read when they are needed. A pipeline is used as it is, on its own device and in
-    its own dtype. A file needs no configs if it has the shape of SD 1.x, 2.x or SDXL; `config` names others.
+    its own dtype. A file needs no configs if it has the shape of SD 1.x, 2.x, SDXL, SD 3 or 3.5; `config` names others.
     What `may_be_fixed` may also be quantised or offloaded: edits that change no weight can be applied to it. Its
     quantised files are loaded by diffusers, with the libraries of their format.
     `ModelError` if the family is not supported.

@@ -51,8 +51,7 @@ def write_single_file(
     for target, members in group_by_packed_tensor(places, layout).items():
         parts = {name: (_slot(edit, opened, places[name], name, dtype), laid) for name, laid in members.items()}
         first, laid = next(iter(parts.values()))
-        shape = first.shape[::-1] if laid.transposed else first.shape
-        shape = (shape[0] // laid.rows[1] * laid.rows[2], *shape[1:]) if shape else shape
+        shape = laid.packed_shape(first.shape)
         if ".mid.attn_1." in target and len(shape) == 2:
             shape = (*shape, 1, 1)  # The original VAE attends with 1 x 1 convolutions.
         slots[target] = DeferredTensor(shape, first.dtype, partial(_made, parts, shape))

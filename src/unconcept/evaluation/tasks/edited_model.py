@@ -12,6 +12,7 @@ from ...core.hashing import hash_json
 from ...edits import Edit, open_edit
 from ...models import ModelView, find_model, open_model
 from ...models.checkpoint.config import config_folder
+from ...models.checkpoint.locations import encoder_files
 from ...models.loading import find_device
 from ...models.precision import dtype_policy
 from ...prompts.checks import Prompt
@@ -103,13 +104,14 @@ def _weights(source: Path) -> str:
 
 
 def _files(source: Path) -> tuple[tuple[str, int, int], ...]:
-    files = sorted(path for path in [source, *config_folder(source).rglob("*")] if path.is_file())
+    held = [source, *encoder_files(source), *config_folder(source).rglob("*")]
+    files = sorted(path for path in held if path.is_file())
     return tuple((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files)
 
 
 @lru_cache(maxsize=16)
 def _hashed(source: Path, state: tuple[tuple[str, int, int], ...]) -> str:
     """Hash a model's files. `state` is part of the cache key, so that changed files are hashed again."""
-    return (
-        hash_folder(source) if source.is_dir() else hash_json([hash_folder(config_folder(source)), hash_file(source)])
-    )
+    if source.is_dir():
+        return hash_folder(source)
+    return hash_json([hash_folder(config_folder(source)), *map(hash_file, [source, *encoder_files(source)])])

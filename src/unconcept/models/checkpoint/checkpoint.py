@@ -130,7 +130,7 @@ class Checkpoint:
 
 def _load_tokenizer(folder: Path, encoder: TextEncoderSpec) -> TextTokenizer:
     if encoder.template is None:
-        return TextTokenizer.load(folder, vocabulary_folder(folder))
+        return TextTokenizer.load(folder, vocabulary_folder(folder, encoder.kind))
     try:
         return TextTokenizer.of(load_chat_tokenizer(folder), encoder.template)
     except ModelError as error:

@@ -1,6 +1,6 @@
 """Builds single networks of a model from its tensors, where diffusers would not read them as they are stored."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...core.errors import ModelError, require
+from ..family import TextEncoderSpec
 from ..layouts.layout import ModelLayout
 from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
-from .locations import companion_folder, has_part, tensor_locations
+from .locations import PROJECTION, companions, has_part, tensor_locations
 from .safetensors_io import LazyTensors, TensorLocation, open_file
 from .weight_files import WEIGHT_PARTS, weight_variants
 
@@ -19,15 +20,17 @@ from .weight_files import WEIGHT_PARTS, weight_variants
 def own_networks(source: Path, told: Mapping[str, object], dtype: torch.dtype) -> dict[str, nn.Module]:
     """Build the networks with 8-bit weights, which diffusers would read without their scales.
 
-    `told` is the table of `model_index.json`. Of a single file, all networks are built if one of them is 8-bit; a
-    denoiser that is published alone always is, because not every pipeline of such a family reads single files.
+    `told` is the table of `model_index.json`. Of a single file, all networks are built if one of them is 8-bit; text
+    encoders in files of their own always are, and a denoiser that is published alone, because not every pipeline of
+    such a family reads single files.
     """
     folder, is_file = config_folder(source), not source.is_dir()
-    companions = companion_folder(source) if is_file else []
-    found = {part: tensor_locations(source, part) for part in _parts_with_weights(source, companions)}
+    beside = companions(source) if is_file else {}
+    found = {part: tensor_locations(source, part) for part in _parts_with_weights(source, beside)}
     parts = {part for part, places in found.items() if _is_eight_bit(places)}
-    if is_file and not parts <= set(companions):
+    if is_file and not parts <= set(beside):
         parts = set(found)
+    parts |= {part for part, place in beside.items() if place.is_file()}
     spec = family_of_folder(folder)
     if is_file and spec.holds_denoiser_alone:
         parts.add(spec.denoiser)
@@ -41,12 +44,12 @@ def _is_eight_bit(places: Mapping[str, TensorLocation]) -> bool:
     return any(place.is_eight_bit for place in places.values())
 
 
-def _parts_with_weights(source: Path, companions: Sequence[str]) -> list[str]:
+def _parts_with_weights(source: Path, beside: Collection[str]) -> list[str]:
     """The parts whose tensors can be found by name; for a single file, all but the autoencoder in it."""
     folder = config_folder(source)
     if source.is_dir():
         return [part for part in WEIGHT_PARTS if weight_variants(folder / part)]
-    return [part for part in WEIGHT_PARTS if has_part(source, part) and (part != "vae" or part in companions)]
+    return [part for part in WEIGHT_PARTS if has_part(source, part) and (part != "vae" or part in beside)]
 
 
 def build_network(folder: Path, part: str, told: object, places: Mapping[str, TensorLocation]) -> nn.Module:
@@ -59,7 +62,17 @@ def build_network(folder: Path, part: str, told: object, places: Mapping[str, Te
             module = kind(kind.config_class.from_pretrained(folder / part, local_files_only=True))
         else:
             module = kind.from_config(read_config(folder / part / "config.json"))
+    _project_by_identity(module, family_of_folder(folder).encoder(part), places)
     return _filled(module, LazyTensors(places), f"{folder.name}: {part}")
+
+
+def _project_by_identity(
+    module: nn.Module, encoder: TextEncoderSpec | None, places: Mapping[str, TensorLocation]
+) -> None:
+    """Leave pooled text as it is where single files have no projection for it, as diffusers does."""
+    projection = getattr(module, "text_projection", None)
+    if encoder is not None and encoder.is_unprojected and projection is not None and PROJECTION not in places:
+        projection.weight = nn.Parameter(torch.eye(*projection.weight.shape), requires_grad=False)
 
 
 def build_vae(source: Path, told: object, dtype: torch.dtype) -> nn.Module:

@@ -11,9 +11,9 @@ from torch import nn
 from ...core.errors import ModelError, OutputError, require
 from .config import config_folder, family_of_folder, read_config
 from .library_errors import library_errors
-from .locations import companion_folder, tensor_locations
+from .locations import companions, has_part, tensor_locations
 from .networks import build_network, own_networks, part_class
-from .published import CLIP_VOCABULARY, published_title
+from .published import VOCABULARIES, published_title
 from .safetensors_io import is_finite
 from .weight_files import variant_of
 
@@ -43,7 +43,7 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     told = read_config(folder / "model_index.json")
     for path in sorted(folder.glob("*/*config.json")):
         read_config(path)  # diffusers takes what is no table for a Hub id, and asks for it.
-    given = _absent_parts(folder, told) | own_networks(source, told, dtype)
+    given = _absent_parts(source, told) | own_networks(source, told, dtype)
     kind, denoiser = getattr(diffusers, str(told.get("_class_name"))), family_of_folder(folder).denoiser
     if source != folder and denoiser not in given and not hasattr(kind, "from_single_file"):
         places = tensor_locations(source, denoiser)
@@ -53,7 +53,7 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
             given = packaged_tokenizers(folder) | given
         if source != folder and denoiser not in given:
             given.pop("requires_safety_checker", None)  # from_single_file accepts it only from the config.
-            for part in companion_folder(source):
+            for part in companions(source):
                 if part not in given:
                     given[part] = _loaded(folder, part, told.get(part)).to(dtype)
             pipeline = kind.from_single_file(
@@ -73,13 +73,13 @@ def build_pipeline(source: Path, dtype: torch.dtype) -> Pipeline:
     return pipeline
 
 
-def _absent_parts(folder: Path, told: Mapping[str, object]) -> dict[str, Any]:
+def _absent_parts(source: Path, told: Mapping[str, object]) -> dict[str, Any]:
     """Arguments that tell diffusers which parts not to load: the safety checker, and encoders that are not there."""
     absent: dict[str, Any] = (
         {"safety_checker": None, "requires_safety_checker": False} if "safety_checker" in told else {}
     )
-    for encoder in family_of_folder(folder).encoders:
-        if encoder.is_optional and not (folder / encoder.part).exists():
+    for encoder in family_of_folder(source).encoders:
+        if encoder.is_optional and not has_part(source, encoder.part):
             absent |= {encoder.part: None, encoder.tokenizer: None}
     return absent
 
@@ -110,14 +110,19 @@ def _loaded(folder: Path, part: str, told: object) -> nn.Module:
 
 
 def packaged_tokenizers(folder: Path) -> dict[str, Any]:
-    """The tokenizers of packaged configs, which share one vocabulary; empty for any other folder."""
+    """The tokenizers of packaged configs, which share their vocabularies; empty for any other folder."""
     if published_title(folder) is None:
         return {}
-    from transformers import CLIPTokenizer
+    from transformers import CLIPTokenizer, T5Tokenizer
 
-    files = {"vocab": str(CLIP_VOCABULARY / "vocab.json"), "merges": str(CLIP_VOCABULARY / "merges.txt")}
-    found = {}
+    clip, t5 = VOCABULARIES["clip"], VOCABULARIES["t5"]
+    found: dict[str, Any] = {}
     for encoder in family_of_folder(folder).encoders:
         config = read_config(folder / encoder.tokenizer / "tokenizer_config.json")
-        found[encoder.tokenizer] = CLIPTokenizer(**files, **{k: v for k, v in config.items() if k != "tokenizer_class"})
+        options = {name: value for name, value in config.items() if name != "tokenizer_class"}
+        found[encoder.tokenizer] = (
+            T5Tokenizer.from_pretrained(str(t5), local_files_only=True, **options)
+            if encoder.kind == "t5"
+            else CLIPTokenizer(vocab=str(clip / "vocab.json"), merges=str(clip / "merges.txt"), **options)
+        )
     return found

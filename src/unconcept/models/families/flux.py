@@ -27,6 +27,7 @@ FLUX = FamilySpec(
             comfyui="clip_l",
             gives_states=False,
             gives_pooled=True,
+            is_unprojected=True,
         ),
         TextEncoderSpec(
             "text_encoder_2",

@@ -20,6 +20,7 @@ SD3 = FamilySpec(
             comfyui="clip_l",
             is_penultimate=True,
             gives_pooled=True,
+            is_unprojected=True,
         ),
         TextEncoderSpec(
             "text_encoder_2",

@@ -192,6 +192,22 @@ def joint_maps(config: Config) -> NamedShapes:
     yield from text_stream_maps(config)
 
 
+def sd3_attention_tensors(config: Config) -> NamedShapes:
+    """What tells SD3's networks apart: where text, latents and places enter, and its attentions, with shapes."""
+    yield from joint_maps(config)
+    inner, patch = config["num_attention_heads"] * config["attention_head_dim"], config["patch_size"]
+    yield "pos_embed.pos_embed", (1, config["pos_embed_max_size"] ** 2, inner)
+    yield "pos_embed.proj.weight", (inner, config["in_channels"], patch, patch)
+    norms = ("norm_q", "norm_k", "norm_added_q", "norm_added_k") if config.get("qk_norm") else ()
+    for i in range(config["num_layers"]):
+        for norm in norms:
+            yield f"transformer_blocks.{i}.attn.{norm}.weight", (config["attention_head_dim"],)
+    for i in config.get("dual_attention_layers", ()):
+        yield f"transformer_blocks.{i}.attn2.to_k.weight", (inner, inner)
+        for norm in norms[:2]:
+            yield f"transformer_blocks.{i}.attn2.{norm}.weight", (config["attention_head_dim"],)
+
+
 def text_stream_maps(config: Config) -> NamedShapes:
     """The map through which text states enter the transformer, and the key and value maps of every block."""
     inner = config["num_attention_heads"] * config["attention_head_dim"]

@@ -29,6 +29,11 @@ class Packing:
         """Extract the tensor from the one that contains it."""
         return self.pack(whole.narrow(0, *self.span(whole.shape[0])))
 
+    def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor that contains one of this shape."""
+        shape = shape[::-1] if self.transposed else shape
+        return (shape[0] // self.rows[1] * self.rows[2], *shape[1:]) if shape else shape
+
     def span(self, rows: int) -> tuple[int, int]:
         """First row and number of rows in a tensor with `rows` rows."""
         first, count, parts = self.rows

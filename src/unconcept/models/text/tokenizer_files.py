@@ -1,7 +1,7 @@
 """Reads the files of a tokenizer: directly if they are plain, else with the class that the stock pipeline uses.
 
 Plain files say nothing beyond a vocabulary, so no library of models must be imported for them. Added tokens, such as
-those of textual inversion, T5's sentinels, and special tokens with rules of their own go through transformers.
+those of textual inversion, and special tokens with rules of their own go through transformers.
 """
 
 import json
@@ -32,8 +32,8 @@ def read_tokenizer(
 ) -> tuple[Tokenizer, int | None]:
     """Return the tokenizer of a folder, and its pad token's id if the files had to be read with transformers.
 
-    `config` is the folder's tokenizer_config.json, `vocabulary` the folder of CLIP's `vocab.json` and `merges.txt` if
-    it is another.
+    `config` is the folder's tokenizer_config.json, `vocabulary` the folder of `tokenizer.json` or of CLIP's
+    `vocab.json` and `merges.txt` if it is another.
     """
     specials, words = _plain_specials(folder, config), vocabulary or folder
     if specials is not None and (words / "tokenizer.json").exists():
@@ -103,8 +103,9 @@ def _has_rules(token: Mapping[str, Any]) -> bool:
 
 def _is_plain_file(content: Mapping[str, Any], specials: set[str], config: Mapping[str, Any]) -> bool:
     """Whether a tokenizer.json holds what transformers would make of its vocabulary alone."""
-    known = {*specials, START_TOKEN, END_TOKEN}
-    if not _are_plain_tokens(content.get("added_tokens") or (), known):
+    added = content.get("added_tokens") or ()
+    sentinels = {f"<extra_id_{i}>" for i in range(len(added))} & {token.get("content") for token in added}
+    if not _are_plain_tokens(added, {*specials, *sentinels, START_TOKEN, END_TOKEN}):
         return False
     normalizer, words = content.get("normalizer"), _parts(content.get("pre_tokenizer"), "pretokenizers")
     if (content.get("model") or {}).get("type") == "BPE":
@@ -112,7 +113,7 @@ def _is_plain_file(content: Mapping[str, Any], specials: set[str], config: Mappi
         kinds = [part.get("type") for part in _parts(normalizer, "normalizers")]
         return kinds == ["NFC", "Replace", "Lowercase"] and pattern == _CLIP_WORD_PATTERN_IN_FILES
     kinds = [part.get("type") for part in words]
-    is_t5 = kinds == ["WhitespaceSplit", "Metaspace"] and config.get("extra_ids") == 0
+    is_t5 = kinds == ["WhitespaceSplit", "Metaspace"] and config.get("extra_ids") == len(sentinels)
     return is_t5 and (normalizer is None or normalizer.get("type") == "Precompiled")
 
 
