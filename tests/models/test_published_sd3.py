@@ -21,8 +21,9 @@ from tests import tiny
 from tests.cli.test_cli import run
 from tests.edits.test_export_names import listed
 from tests.models.test_published import PACKAGED, write_hole
-from unconcept.core.errors import ModelError
+from unconcept.core.errors import EditError, ModelError
 from unconcept.edits import DenseEdit, load_edit
+from unconcept.edits.export.bake import bake
 from unconcept.edits.export.checkpoint import write_single_file
 from unconcept.evaluation.tasks.edited_model import EditedModel
 from unconcept.models.checkpoint import published
@@ -232,6 +233,16 @@ def test_text_encoders_beside_a_file_are_read(file, tmp_path) -> None:
     save_file(eight, t5.with_name("t5xxl_fp8_e4m3fn.safetensors"))
     assert_same(embedded(file), wanted)
     assert changed(*edited(file, tmp_path / "o")) == TEXT_ENTRIES
+
+
+def test_an_edit_of_an_encoder_beside_a_file_is_not_written_into_the_file(file, tmp_path) -> None:
+    without(file, "clip_l", beside=True)
+    name = "text_encoder.encoder.layers.0.mlp.fc1.weight"
+    weight = open_model(str(file), "cpu").reference([name])[name]
+    edit = DenseEdit({name: torch.ones_like(weight)})
+    with pytest.raises(EditError, match=r"changes text_encoder\..*, which stands in .*clip_l\.safetensors, not in "):
+        bake(edit, file, tmp_path / "o.safetensors")
+    assert not (tmp_path / "o.safetensors").exists()
 
 
 def test_records_tell_models_with_other_text_encoders_apart(file) -> None:

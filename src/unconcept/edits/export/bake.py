@@ -55,6 +55,10 @@ def read_bakeable_weights(edit: Edit, source: Path) -> BaseWeights:
     message = f"{source} holds its weights as 8-bit floats, too coarse to hold an edit: `unconcept export {remedy}`"
     require(not any(place.is_eight_bit for place in base.places.values()), message, EditError)
     if not source.is_dir():
+        apart = {place.file: name for name, place in base.places.items() if place.file != source}
+        told = next((f"{name}, which stands in {file}" for file, name in apart.items()), "")
+        message = f"the edit changes {told}, not in {source}: `unconcept export --to kohya or comfyui`"
+        require(not apart, message, EditError)
         with open_file(source) as file:
             kept = [key for key in file.keys() if key.startswith(EMA_PREFIX)]
         message = (
