@@ -340,7 +340,7 @@ def test_an_edit_of_a_picture_is_kept_with_its_control_and_its_change_and_drawn_
     assert found.input.sampling is not None
     with subject.applied() as model:
         (picture,) = sample_adversarial(model, [found], SPEC)
-    kept = where.store.load(subject.picture_key(SPEC, checks[0].prompt, hash_input(found.input)))
+    kept = where.store.load(found_picture_key(subject, SPEC, "sdedit", found))
     assert (kept - picture).abs().max() <= 1.01 / 255
 
 
