@@ -232,6 +232,13 @@ def test_the_student_walks_on_from_the_early_point_to_the_late_one() -> None:
     assert student != pytest.approx(pooled, rel=1e-3)
 
 
+def test_authors_train_nothing_by_the_empty_text() -> None:
+    """However much its terms weigh: they have no gradient."""
+    view = tiny.view("sd1")
+    light, heavy = (erased(view, **{**UNMASKED, "a2": a2}, compat="authors")[0] for a2 in (0.5, 1e6))
+    require_close(heavy, list(light.deltas.values()))
+
+
 @pytest.mark.parametrize("sampling", ["student", "reference"])
 def test_authors_without_a_kept_stage_reverse_every_step(sampling) -> None:
     _, losses = erased(
@@ -243,13 +250,11 @@ def test_authors_without_a_kept_stage_reverse_every_step(sampling) -> None:
 
 @pytest.mark.slow
 def test_authors_swap_the_stages_and_keep_the_small_gradients() -> None:
-    """The last steps are kept; nothing trains the empty text's prediction but the shared weights."""
+    """The last steps are kept."""
     view = tiny.view("sd1")
     _, losses = erased(view, **{**UNMASKED, "before_step": 1})
-    theirs, swapped = erased(view, **{**UNMASKED, "before_step": 1}, compat="authors")
+    _, swapped = erased(view, **{**UNMASKED, "before_step": 1}, compat="authors")
     assert losses != pytest.approx(swapped)
-    heavy, _ = erased(view, **{**UNMASKED, "before_step": 1, "a2": 1e6}, compat="authors")
-    require_close(heavy, list(theirs.deltas.values()))
     settings = {**POOLED, "saliency_seeds": 1, "saliency_steps": 1, "saliency_share": 0.3}
     masked = [erased(view, **settings, compat=compat)[0] for compat in ("", "authors")]
     moved = [{n: d != 0 for n, d in edit.deltas.items()} for edit in masked]
