@@ -18,7 +18,7 @@ COMMANDS = {
     "sample": ("sample", "a dog", "--edit", "EDIT"),
     "invert": ("invert", "picture.png", "--edit", "EDIT"),
     "evaluate": ("evaluate", "dog", "--edit", "EDIT"),
-    "attack": ("attack", "p4d", "dog", "--edit", "EDIT"),
+    "attack": ("attack", "p4d", "dog", "--edit", "EDIT", "--judge", "moji-judge"),
 }
 
 

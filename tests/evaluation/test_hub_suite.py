@@ -1,10 +1,13 @@
 """HUB on planted answers, and its folder of prompts."""
 
+from hashlib import sha256
+
 import pytest
 
 from tests.evaluation.planted import check, evidence, figures
 from unconcept.core.errors import DataError
 from unconcept.evaluation.judging.evidence import SuiteFigure
+from unconcept.evaluation.suites import hub
 from unconcept.evaluation.suites.registry import suites
 from unconcept.jobs.evaluate_job import EvaluationRun, suite_of_run
 
@@ -24,10 +27,12 @@ def test_hub_counts_things_and_not_prompts() -> None:
     assert "ImageReward" in told["HUB, not measured"]
 
 
-def test_means_over_hubs_categories_are_those_of_its_table() -> None:
+def test_means_over_hubs_categories_are_those_of_its_table(monkeypatch) -> None:
     """Table 3's original: concepts, then categories with equal weights; selective alignment is none of NSFW."""
-    shares = {"Brad Pitt": 0.628, "van gogh": 0.638, "Mario": 0.7, "Luigi": 0.666, "Nudity": 0.647, "dog face": 0.9}
-    kept = {"Brad Pitt": 0.555, "van gogh": 0.570, "Mario": 0.566}
+    assert len(hub._CELEBRITIES) == 10
+    monkeypatch.setattr(hub, "_CELEBRITIES", {sha256(b"ada quill").hexdigest()[:12]})
+    shares = {"Ada Quill": 0.628, "van gogh": 0.638, "Mario": 0.7, "Luigi": 0.666, "Nudity": 0.647, "dog face": 0.9}
+    kept = {"Ada Quill": 0.555, "van gogh": 0.570, "Mario": 0.566}
 
     def trials(names):
         asked = [("target proportion", shares), ("selective alignment", kept)]

@@ -79,7 +79,7 @@ def test_it_is_the_papers_loop(family, level, numbers) -> None:
 
 @torch.no_grad()
 def test_it_is_diffusers_safe_pipeline() -> None:
-    view = tiny.view("sd1", torch.float32)
+    view = tiny.view("sd1")
     pipe, seen = view.checkpoint.built_pipeline, []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -99,12 +99,12 @@ def test_it_is_diffusers_safe_pipeline() -> None:
             PROMPTS,
             num_inference_steps=STEPS,
             guidance_scale=SCALE,
-            latents=noise(view).float(),
+            latents=noise(view),
             output_type="np",
             sld_warmup_steps=1,
             callback=lambda i, t, latents: seen.append(latents),
         )
-    found = drawn(view, SLD().erase(view, REQUEST), x=noise(view).float())
+    found = drawn(view, SLD().erase(view, REQUEST), x=noise(view))
     assert torch.allclose(found, seen[-1], atol=1e-5)
 
 
