@@ -120,7 +120,9 @@ def hub_means(trials: Sequence[PooledTrial]) -> dict[str, str]:
     values: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
     for label, concepts, figures in trials:
         category = _category(concepts[0]) if len(concepts) == 1 else None
-        for figure in figures if category else ():
+        if category is None:
+            continue
+        for figure in figures:
             task = values.setdefault(label, {}).setdefault(figure.name, {})
             task.setdefault(category, {})[concepts[0]] = figure.value
     told = {}
