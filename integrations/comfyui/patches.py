@@ -1,7 +1,8 @@
 """Applies an edit to ComfyUI's model and text encoder patchers, through their public methods alone.
 
 A change of weights becomes patches `("diff", (delta,))`. A map on the text changes no weight: it is put around the
-denoiser's call, so it works on fp8 and GGUF models as on any other.
+denoiser's call, or around the layer that reads the text where another layer stands before, so it works on fp8 and
+GGUF models as on any other.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -82,9 +83,8 @@ def lora_names(name: str) -> Iterable[str]:
 
 def add_text_map(edit: StoredEdit, model: Any, strength: float) -> Any:
     """A copy of a model patcher whose denoiser reads s + strength (s y^T) x in place of each text state s."""
-    x, y = edit.tensors["x"], edit.tensors["y"]
     if edit.family not in _TEXT_AS_GIVEN:
-        raise ValueError(f"{edit.name} is for {edit.family}, whose texts pass another layer first: export it instead")
+        return _add_to_layers(edit, model, strength)
     own = [key for key in model.model.state_dict() if f".{key}".endswith(_TEXT_MAPS)]
     if len(own) != len(edit.maps):
         raise ValueError(
@@ -95,16 +95,40 @@ def add_text_map(edit: StoredEdit, model: Any, strength: float) -> Any:
     before = copied.model_options.get("model_function_wrapper")
 
     def mapped(apply_model: Callable[..., Any], given: dict[str, Any]) -> Any:
-        states = given["c"]["c_crossattn"]
-        if states.shape[-1] != x.shape[1]:
-            raise ValueError(f"{edit.name} maps texts of width {x.shape[1]}, and this model's have {states.shape[-1]}")
-        wide = torch.promote_types(states.dtype, x.dtype)
-        own_x, own_y = (side.to(states.device, wide) for side in (x, y))
-        moved = states.to(wide) + strength * (states.to(wide) @ own_y.T) @ own_x
-        given = {**given, "c": {**given["c"], "c_crossattn": moved.to(states.dtype)}}
+        moved = _mapped_states(edit, given["c"]["c_crossattn"], strength)
+        given = {**given, "c": {**given["c"], "c_crossattn": moved}}
         if before is not None:
             return before(apply_model, given)
         return apply_model(given["input"], given["timestep"], **given["c"])
 
     copied.set_model_unet_function_wrapper(mapped)
     return copied
+
+
+def _add_to_layers(edit: StoredEdit, model: Any, strength: float) -> Any:
+    """The same, put before the layers that read the text."""
+    copied = model.clone()
+    for name in edit.maps:
+        place = f"diffusion_model.{name.partition('.')[2].removesuffix('.weight')}.forward"
+        try:
+            read = copied.get_model_object(place)
+        except AttributeError:
+            raise ValueError(f"{edit.name} is for {edit.family}, and this model has no {place}") from None
+        copied.add_object_patch(place, _reading_mapped_states(edit, read, strength))
+    return copied
+
+
+def _reading_mapped_states(
+    edit: StoredEdit, read: Callable[[Tensor], Tensor], strength: float
+) -> Callable[[Tensor], Tensor]:
+    return lambda states: read(_mapped_states(edit, states, strength))
+
+
+def _mapped_states(edit: StoredEdit, states: Tensor, strength: float) -> Tensor:
+    """s + strength (s y^T) x of states (..., d)."""
+    x, y = edit.tensors["x"], edit.tensors["y"]
+    if states.shape[-1] != x.shape[1]:
+        raise ValueError(f"{edit.name} maps texts of width {x.shape[1]}, and this model's have {states.shape[-1]}")
+    wide = torch.promote_types(states.dtype, x.dtype)
+    own_x, own_y = (side.to(states.device, wide) for side in (x, y))
+    return (states.to(wide) + strength * (states.to(wide) @ own_y.T) @ own_x).to(states.dtype)

@@ -1,5 +1,6 @@
 """A stand-in of ComfyUI's patchers, by what it documents of them."""
 
+from functools import reduce
 from types import SimpleNamespace
 
 import torch
@@ -13,9 +14,19 @@ class Patcher:
     ) -> None:
         self.model = self.cond_stage_model = SimpleNamespace(state=state, state_dict=lambda: state)
         self.patches, self.model_options = dict(patches or {}), dict(options or {})
+        self.object_patches: dict[str, object] = {}
 
     def clone(self) -> "Patcher":
-        return Patcher(self.model.state, self.patches, self.model_options)
+        made = Patcher(self.model.state, self.patches, self.model_options)
+        made.model, made.object_patches = self.model, dict(self.object_patches)
+        return made
+
+    def get_model_object(self, name: str) -> object:
+        """What stands at a path in the model, as it is patched."""
+        return self.object_patches.get(name) or reduce(getattr, name.split("."), self.model)
+
+    def add_object_patch(self, name: str, made: object) -> None:
+        self.object_patches[name] = made
 
     def add_patches(self, patches: dict, strength_patch: float = 1.0, strength_model: float = 1.0) -> list[str]:
         taken = []
